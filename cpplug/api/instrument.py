@@ -1,0 +1,130 @@
+"""An instrument: a camera file, defaults, and a translator from its headers to exposure facts.
+
+To add a camera, subclass :class:`Instrument`, name a camera TOML file, and say how a header is read.
+Everything else (reading pixels, assembling, simulating) follows from the camera file.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+
+from cpplug.api.camera import Camera, load_camera
+
+HeaderValue = str | int | float | bool | None
+Header = Mapping[str, HeaderValue]
+
+
+class ExposureInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one exposure before its pixels are looked at.
+
+    Times are TAI nanoseconds (``cpplug.api.times``); exposure and dark time are seconds.
+    """
+
+    instrument: str
+    exposure: int
+    """The exposure id: unique within the instrument."""
+    obs_id: str
+    day_obs: int
+    """Observing day, YYYYMMDD."""
+    seq_num: int
+    observation_type: str
+    """bias, dark, flat, science, ... in lower case."""
+    exposure_time: float
+    dark_time: float
+    begin: int
+    end: int
+    physical_filter: str = "unknown"
+    target_name: str = ""
+    science_program: str = ""
+    observation_reason: str = ""
+    group: str = ""
+    detector_serial: str = ""
+    temperature: float | None = None
+    """CCD temperature in degree Celsius."""
+    binning: tuple[int, int] = (1, 1)
+    """Serial and parallel binning."""
+
+    @property
+    def middle(self) -> int:
+        """The middle of the exposure, TAI nanoseconds."""
+        return (self.begin + self.end) // 2
+
+
+class SimulatedFrame(msgspec.Struct, frozen=True, kw_only=True):
+    """How an instrument's own raw file looks, for the simulator.
+
+    ``primary`` and ``segments`` are lists of (keyword, value, comment). ``dtype`` is the numpy type
+    of the pixels as stored (``int32``, ``uint16``); ``segments`` has one entry per extension, empty
+    where the pixels lie in the primary HDU.
+    """
+
+    file_name: str
+    primary: list[tuple[str, HeaderValue, str]]
+    segments: dict[str, list[tuple[str, HeaderValue, str]]] = {}
+    dtype: str = "int32"
+    compressed: bool = False
+
+
+class Instrument:
+    """Base class of a camera's plugin.
+
+    Class attributes
+    ----------------
+    name
+        What users type: ``LATISS``.
+    camera_file, defaults_file
+        TOML files beside the module of the subclass; defaults may be empty.
+    filters
+        Physical filters by name; empty when any name is allowed.
+    """
+
+    name: str = ""
+    summary: str = ""
+    camera_file: str = "camera.toml"
+    defaults_file: str = ""
+    filters: tuple[str, ...] = ()
+
+    def folder(self) -> Path:
+        """Return the folder of the subclass's module, where its TOML files lie."""
+        return Path(inspect.getfile(type(self))).resolve().parent
+
+    @cached_property
+    def camera(self) -> Camera:
+        """The camera, read once from ``camera_file``."""
+        return load_camera(self.folder() / self.camera_file)
+
+    def claims(self, header: Header) -> bool:
+        """Tell whether a primary header was written by this instrument."""
+        raise NotImplementedError
+
+    def translate(self, header: Header) -> ExposureInfo:
+        """Read the facts of an exposure from its primary header.
+
+        Raises
+        ------
+        DataError
+            When a card that cannot be done without is missing or senseless.
+        """
+        raise NotImplementedError
+
+    def detectors(self, header: Header) -> tuple[int, ...]:
+        """Return the ids of the detectors whose pixels the file holds; default: all."""
+        return tuple(detector.id for detector in self.camera)
+
+    def header_of(self, path: Path, headers: list[Header]) -> Header:
+        """Merge the headers of a file's HDUs into the one that is translated; default: the first."""
+        return headers[0]
+
+    def simulated_frame(self, info: ExposureInfo, detector: int) -> SimulatedFrame:
+        """Say how the camera's own raw file of this exposure looks; the default is a plain file.
+
+        The default writes one image extension per ``hdu`` of the camera file and the cards that
+        :meth:`translate` of a simple instrument needs; cameras override it so that simulated frames
+        cannot be told from real ones.
+        """
+        raise NotImplementedError

@@ -1,0 +1,1 @@
+"""Plans and does the work: options, ISR chains, stacks, runs, verification, ledger."""

@@ -1,0 +1,1 @@
+"""Finds and calls plugins; the only room that knows pluggy and stevedore."""

@@ -1,0 +1,1 @@
+"""The repository on disk: registry, collections, validity ranges. Knows no plugin."""
