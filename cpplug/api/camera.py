@@ -165,8 +165,8 @@ def load_camera(path: Path) -> Camera:
     """Read a camera from a TOML file.
 
     The file gives ``name``, the ``[amplifier]`` table that all amplifiers share, and one
-    ``[[detector]]`` table each. A detector lists ``amplifiers`` one by one, or ``rows`` (a grid, see
-    ``docs/how-to/add-a-camera.md``); what an amplifier says itself wins over the shared table.
+    ``[[detector]]`` table each. A detector lists ``amplifiers`` one by one, or ``rows`` (a grid,
+    see ``docs/how-to/add-a-camera.md``); what an amplifier says itself wins over the shared table.
     ``gain``, ``read_noise``, ``saturation`` and ``suspect`` may be given as tables by amplifier.
 
     Parameters
@@ -182,7 +182,8 @@ def load_camera(path: Path) -> Camera:
     Raises
     ------
     ConfigError
-        When the file is not TOML, misses a field, has an unknown one or describes an impossible layout.
+        When the file is not TOML, misses a field, has an unknown one or describes an impossible
+        layout.
     """
     import tomli
 
@@ -229,7 +230,7 @@ def _detector(shared: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
 def _grid(shared: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Expand rows of equal amplifiers: names left to right, one row index ``y`` each."""
     for row in rows:
-        _, _, width, height = row.get("data", shared.get("data"))
+        _, _, width, height = row["data"] if "data" in row else shared["data"]
         for column, name in enumerate(row["amps"]):
             yield {
                 "name": name,

@@ -1,6 +1,7 @@
 """Options of plugins: a frozen struct per plugin, each field with a type, a range and a sentence.
 
-Write ``clip: Annotated[float, positive, doc("half width of the clip, sigma")] = 3.0``. Options are
+Write ``class OverscanConfig(Config, frozen=True)`` with fields such as
+``clip: Annotated[float, positive, doc("half width of the clip, sigma")] = 3.0``. Options are
 layered, converted and checked by ``cpplug.engine.settings``; a plugin only declares them.
 """
 
@@ -14,7 +15,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Base of every options struct; unknown options are errors."""
 
 
-class NoConfig(Config):
+class NoConfig(Config, frozen=True):
     """For plugins without options."""
 
 

@@ -103,7 +103,7 @@ class PluginError(CpplugError):
 
 
 class RepositoryError(CpplugError):
-    """A repository that cannot be used: missing, locked, full or of another schema (exit code 9)."""
+    """A repository that cannot be used: missing, locked, full, of another schema (exit code 9)."""
 
     exit_code = 9
 

@@ -1,8 +1,8 @@
 """Every event cpplug emits: frozen, flat, past tense, with a stable name.
 
 A plugin says what happened with ``context.emit(StepFinished(...))``; the bus stamps the envelope
-(sequence number, time, run, worker) and hands it to the listeners. Logs, progress bars and the run's
-ledger only listen. The JSON schema of each event is in ``docs/reference/events.md``.
+(sequence number, time, run, worker) and hands it to the listeners. Logs, progress bars and the
+run's ledger only listen. The JSON schema of each event is in ``docs/reference/events.md``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     exposure: int | None = None
 
 
-class RunStarted(Event):
+class RunStarted(Event, frozen=True, kw_only=True):
     """A plan was accepted and work begins."""
 
     name: ClassVar[str] = "run.started"
@@ -49,21 +49,21 @@ class RunStarted(Event):
     n_units: int
 
 
-class ConfigResolved(Event):
+class ConfigResolved(Event, frozen=True, kw_only=True):
     """The options of the run, each with the place it came from."""
 
     name: ClassVar[str] = "config.resolved"
     values: dict[str, tuple[Any, str]]
 
 
-class ExposureRejected(Event):
+class ExposureRejected(Event, frozen=True, kw_only=True):
     """An exposure was left out, by the selection or because it cannot be used."""
 
     name: ClassVar[str] = "exposure.rejected"
     reason: str
 
 
-class StepFinished(Event):
+class StepFinished(Event, frozen=True, kw_only=True):
     """An instrument signature removal step ran."""
 
     name: ClassVar[str] = "isr.step.finished"
@@ -71,7 +71,7 @@ class StepFinished(Event):
     seconds: float
 
 
-class StepSkipped(Event):
+class StepSkipped(Event, frozen=True, kw_only=True):
     """A planned step did not run."""
 
     name: ClassVar[str] = "isr.step.skipped"
@@ -79,7 +79,7 @@ class StepSkipped(Event):
     reason: str
 
 
-class MeasurementRecorded(Event):
+class MeasurementRecorded(Event, frozen=True, kw_only=True):
     """A step found a number worth keeping, for example the empirical read noise."""
 
     name: ClassVar[str] = "measurement.recorded"
@@ -89,7 +89,7 @@ class MeasurementRecorded(Event):
     scope: str
 
 
-class UnitFinished(Event):
+class UnitFinished(Event, frozen=True, kw_only=True):
     """One unit of work (an exposure of a detector, or the reduction of a group) is done."""
 
     name: ClassVar[str] = "unit.finished"
@@ -101,7 +101,7 @@ class UnitFinished(Event):
     peak_mb: float
 
 
-class UnitFailed(Event):
+class UnitFailed(Event, frozen=True, kw_only=True):
     """One unit of work failed; the others go on."""
 
     name: ClassVar[str] = "unit.failed"
@@ -111,7 +111,7 @@ class UnitFailed(Event):
     traceback: str
 
 
-class UnitSkipped(Event):
+class UnitSkipped(Event, frozen=True, kw_only=True):
     """A unit was already done by an earlier attempt and is not repeated."""
 
     name: ClassVar[str] = "unit.skipped"
@@ -120,7 +120,7 @@ class UnitSkipped(Event):
     reason: str
 
 
-class CombineFinished(Event):
+class CombineFinished(Event, frozen=True, kw_only=True):
     """A stack of frames became one image."""
 
     name: ClassVar[str] = "combine.finished"
@@ -130,7 +130,7 @@ class CombineFinished(Event):
     seconds: float
 
 
-class SolveFinished(Event):
+class SolveFinished(Event, frozen=True, kw_only=True):
     """A fit ended."""
 
     name: ClassVar[str] = "solve.finished"
@@ -141,7 +141,7 @@ class SolveFinished(Event):
     flags: list[str]
 
 
-class ProductWritten(Event):
+class ProductWritten(Event, frozen=True, kw_only=True):
     """A product is on disk and in the registry."""
 
     name: ClassVar[str] = "product.written"
@@ -152,7 +152,7 @@ class ProductWritten(Event):
     dims: dict[str, str | int]
 
 
-class RunFinished(Event):
+class RunFinished(Event, frozen=True, kw_only=True):
     """A run ended well."""
 
     name: ClassVar[str] = "run.finished"
@@ -161,7 +161,7 @@ class RunFinished(Event):
     n_failed: int
 
 
-class RunFailed(Event):
+class RunFailed(Event, frozen=True, kw_only=True):
     """A run ended without its product."""
 
     name: ClassVar[str] = "run.failed"
@@ -169,7 +169,7 @@ class RunFailed(Event):
     stage: str
 
 
-class CheckEvaluated(Event):
+class CheckEvaluated(Event, frozen=True, kw_only=True):
     """One verification check has its verdict."""
 
     name: ClassVar[str] = "check.evaluated"
@@ -183,7 +183,7 @@ class CheckEvaluated(Event):
     verdict: str
 
 
-class VerifyFinished(Event):
+class VerifyFinished(Event, frozen=True, kw_only=True):
     """The verification of one product ended."""
 
     name: ClassVar[str] = "verify.finished"
@@ -194,7 +194,7 @@ class VerifyFinished(Event):
     counts: dict[str, int]
 
 
-class CertificationGranted(Event):
+class CertificationGranted(Event, frozen=True, kw_only=True):
     """A product was certified for a range of dates."""
 
     name: ClassVar[str] = "certification.granted"
@@ -206,7 +206,7 @@ class CertificationGranted(Event):
     reason: str
 
 
-class CertificationRefusedEvent(Event):
+class CertificationRefusedEvent(Event, frozen=True, kw_only=True):
     """A certification was asked for and not given."""
 
     name: ClassVar[str] = "certification.refused"
@@ -214,7 +214,7 @@ class CertificationRefusedEvent(Event):
     reason: str
 
 
-class ChainChanged(Event):
+class ChainChanged(Event, frozen=True, kw_only=True):
     """A chain of collections changed."""
 
     name: ClassVar[str] = "chain.changed"
@@ -223,7 +223,7 @@ class ChainChanged(Event):
     children: list[str]
 
 
-class PluginRejected(Event):
+class PluginRejected(Event, frozen=True, kw_only=True):
     """A plugin could not be used."""
 
     name: ClassVar[str] = "plugin.rejected"
@@ -233,7 +233,7 @@ class PluginRejected(Event):
     error: str
 
 
-class ListenerFailed(Event):
+class ListenerFailed(Event, frozen=True, kw_only=True):
     """A listener raised; after three failures it is switched off for the run."""
 
     name: ClassVar[str] = "listener.failed"
@@ -249,7 +249,8 @@ EVENTS: dict[str, type[Event]] = {
         RunStarted, ConfigResolved, ExposureRejected, StepFinished, StepSkipped,
         MeasurementRecorded, UnitFinished, UnitFailed, UnitSkipped, CombineFinished, SolveFinished,
         ProductWritten, RunFinished, RunFailed, CheckEvaluated, VerifyFinished,
-        CertificationGranted, CertificationRefusedEvent, ChainChanged, PluginRejected, ListenerFailed,
+        CertificationGranted, CertificationRefusedEvent, ChainChanged, PluginRejected,
+        ListenerFailed,
     )
 }  # fmt: skip
 """Every event by its stable name."""

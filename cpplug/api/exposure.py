@@ -72,7 +72,7 @@ class Measurement(msgspec.Struct, frozen=True):
 
 
 class AmplifierNoise(msgspec.Struct, frozen=True):
-    """What the variance of an amplifier's pixels rests on: gain (electron/ADU), read noise (ADU)."""
+    """What the variance of an amplifier rests on: gain (electron/ADU), read noise (ADU)."""
 
     gain: float
     read_noise: float
@@ -173,7 +173,7 @@ class Exposure(_Frame):
         return self.image[box.slices], self.mask[box.slices]
 
     def variance_plane(self) -> Image:
-        """Return the variance plane (unit squared), computing it from the image where there is none.
+        """Return the variance plane (unit squared), computed from the image where there is none.
 
         V = I/g + R^2 per amplifier, with g the gain (electron/ADU) and R the read noise
         (ADU) that the variance step noted.
@@ -193,6 +193,6 @@ class Exposure(_Frame):
 def fraction_masked(mask: Mask, planes: Iterable[str]) -> dict[str, float]:
     """Return, for each plane, the fraction of pixels that carry it (0 to 1)."""
     return {
-        plane: float(np.count_nonzero(mask & np.uint16(mask_bits(plane)))) / max(mask.size, 1)
+        plane: float(np.count_nonzero(mask & MASK_DTYPE(mask_bits(plane)))) / max(mask.size, 1)
         for plane in planes
     }

@@ -1,7 +1,7 @@
 """An instrument: a camera file, defaults, and a translator from its headers to exposure facts.
 
-To add a camera, subclass :class:`Instrument`, name a camera TOML file, and say how a header is read.
-Everything else (reading pixels, assembling, simulating) follows from the camera file.
+To add a camera, subclass :class:`Instrument`, name a camera TOML file, and say how a header is
+read. Everything else (reading pixels, assembling, simulating) follows from the camera file.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Instrument:
         return tuple(detector.id for detector in self.camera)
 
     def header_of(self, path: Path, headers: list[Header]) -> Header:
-        """Merge the headers of a file's HDUs into the one that is translated; default: the first."""
+        """Merge the headers of a file's HDUs into the one to translate; default: the first."""
         return headers[0]
 
     def simulated_frame(self, info: ExposureInfo, detector: int) -> SimulatedFrame:

@@ -21,8 +21,8 @@ class Block:
     masks
         uint16, (n, rows, columns), or None when no frame has a masked pixel in these rows.
     variances
-        float32, (n, rows, columns), or None. Given only when the output variance is to come from the
-        inputs (fewer frames than the spread can be trusted for).
+        float32, (n, rows, columns), or None. Given only when the output variance is to come from
+        the inputs (fewer frames than the spread can be trusted for).
     exclude
         Mask bits that take a pixel out of the stack.
     no_good_bits

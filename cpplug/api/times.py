@@ -83,9 +83,9 @@ def parse_time(text: str, default_scale: str = "tai") -> int:
     Parameters
     ----------
     text
-        ``2021-07-15``, ``2021-07-15T12:00[:30[.5]]`` (``T`` or a blank), ``20210715[T1200[30]]``,
-        ``2021:196[:12:00[:30]]``, or a Modified Julian Date such as ``59410.5``. A trailing ``Z`` or
-        ``/utc`` means UTC, ``/tai`` means TAI.
+        ``2021-07-15``, ``2021-07-15T12:00[:30[.5]]`` (``T`` or a blank),
+        ``20210715[T1200[30]]``, ``2021:196[:12:00[:30]]``, or a Modified Julian Date such as
+        ``59410.5``. A trailing ``Z`` or ``/utc`` means UTC, ``/tai`` means TAI.
     default_scale
         ``tai`` or ``utc``: the scale of text that names none.
 
@@ -112,7 +112,7 @@ def parse_time(text: str, default_scale: str = "tai") -> int:
     except (ValueError, OverflowError) as error:
         raise UsageError(
             f"{text!r} is not a date or time ({error}).",
-            "Write 2021-07-15, 2021-07-15T12:00:00, 2021-07-15T12:00:00Z or an MJD such as 59410.5.",
+            "Write 2021-07-15, 2021-07-15T12:00:00, the same with Z, or an MJD such as 59410.5.",
         ) from None
     return utc_to_tai(ns) if scale == "utc" else ns
 
