@@ -1,0 +1,526 @@
+"""The catalog: which plugins are installed, and one of them by name when somebody asks for it.
+
+Listing reads the entry-point tables and imports nothing. A plugin is imported, checked and
+registered when its name is first used, so that a broken one hurts only who asked for it. This is
+the one module that uses the managers of stevedore (what is installed) and pluggy (what a module
+contributes, who wraps the work, who watches).
+
+stevedore caches the tables and can be two minutes behind an edited one. The cache is trusted for
+what it finds and never for a miss, a duplicate or a failed load: then the tables are read afresh.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from cpplug.api.errors import PluginError, UnknownNameError, nearest
+from cpplug.api.hooks import PROJECT, Hooks, hookimpl
+from cpplug.host import entries as tables
+from cpplug.host.entries import KINDS, Entry, PluginInfo, info, label
+from cpplug.host.modules import (
+    Rejected,
+    call,
+    check_module,
+    collect,
+    import_entry,
+    listener_of,
+    load_file,
+    short_name,
+    version_of_file,
+)
+
+if TYPE_CHECKING:
+    from cpplug.api.context import Context
+    from cpplug.api.events import Envelope
+    from cpplug.api.records import Calibration, PlanView, Problem, Work
+
+__all__ = ["KINDS", "Catalog", "PluginInfo", "Rejected"]
+
+
+class _Core:
+    """Does the work when all wrappers have been entered."""
+
+    @hookimpl(trylast=True)
+    def cpplug_execute(self, work: Work) -> object:
+        return work.run()
+
+
+class Catalog:
+    """Finds, loads and calls plugins.
+
+    Parameters
+    ----------
+    blocked
+        Words of ``--no-plugin``: a plugin's name, ``kind:name``, module, top package or
+        distribution. What they name is not imported.
+    ambient
+        Names of listener plugins that are switched on for this run.
+    files
+        Python files loaded as plugins (``--plugin``); recorded with their sha256.
+    discover
+        False: see only what ``files`` and :meth:`add_module` bring.
+
+    Raises
+    ------
+    PluginError
+        When one of ``files`` cannot be used.
+    """
+
+    KINDS = KINDS
+
+    def __init__(
+        self,
+        *,
+        blocked: Sequence[str] = (),
+        ambient: Sequence[str] = (),
+        files: Sequence[Path] = (),
+        discover: bool = True,
+    ) -> None:
+        self._blocked = tuple(dict.fromkeys(blocked))
+        self._ambient = tuple(dict.fromkeys(ambient))
+        self._discover = discover
+        self._lock = threading.RLock()
+        self._offers: dict[str, dict[tuple[str, str], Any]] = {}
+        self._added: dict[tuple[str, str], Entry] = {}
+        self._added_modules: dict[str, ModuleType] = {}
+        self._handed_out: set[tuple[str, str]] = set()
+        self._fresh_tables: dict[str, list[Entry]] = {}
+        self._manager = _new_manager()
+        self._around: pluggy.PluginManager | None = None
+        for path in files:
+            self.add_module(load_file(Path(path)))
+
+    # ---- what is there, without importing it -------------------------------------------------
+    def names(self, kind: str) -> list[str]:
+        """Return the names of a kind, sorted, blocked ones left out; imports no plugin."""
+        tables.known_kind(kind)
+        listed = {entry.name for entry in self._entries(kind)}
+        return sorted(listed | {name for k, name in self._added if k == kind})
+
+    def listing(self, check: bool = False) -> list[PluginInfo]:
+        """Return every plugin with provider, version and verdict.
+
+        Without ``check`` nothing is imported and the verdict is ``unchecked``, ``blocked`` or
+        ``duplicate``; with it every plugin is loaded and judged.
+        """
+        rows = []
+        for kind in KINDS:
+            table = self._fresh(kind) if self._discover else []
+            clash = tables.duplicated([e for e in table if not self._is_blocked(e)])
+            for entry in table:
+                verdict, detail = "unchecked", ""
+                if word := self._is_blocked(entry):
+                    verdict, detail = "blocked", f"by {word!r}"
+                elif entry.name in clash:
+                    others = [e for e in table if e.name == entry.name and e != entry]
+                    verdict = "duplicate"
+                    detail = "also provided by " + ", ".join(tables.who(e) for e in others)
+                elif check:
+                    verdict, detail = self._judge(entry)
+                rows.append(info(entry, verdict, detail))
+        rows += [info(entry, "ok", "added by hand") for entry in self._added.values()]
+        return rows + (self._unlisted() if check else [])
+
+    def idle_blocks(self) -> list[str]:
+        """Return the blocked words that name no installed plugin."""
+        every = [entry for kind in KINDS for entry in self._fresh(kind)]
+        return [w for w in self._blocked if not any(entry.answers_to(w) for entry in every)]
+
+    def provider(self, kind: str, name: str) -> str:
+        """Return ``distribution version`` of a plugin, or its file and sha256."""
+        entry = self.entry(kind, name)
+        return f"{entry.provider} {entry.version}".strip()
+
+    def entry(self, kind: str, name: str) -> Entry:
+        """Return where a plugin is implemented and who provides it, without importing it."""
+        return self._added.get((kind, name)) or self._with_provider(self._find(kind, name))
+
+    def summary_of_command(self, name: str) -> str:
+        """Return the first line of a command plugin's docstring, without importing it."""
+        return tables.first_sentence(self._find("command", name))
+
+    def used(self) -> dict[str, str]:
+        """Return ``kind:name`` to ``distribution version`` of every plugin handed out so far."""
+        with self._lock:
+            return {f"{k}:{name}": self.provider(k, name) for k, name in sorted(self._handed_out)}
+
+    # ---- one plugin by name ------------------------------------------------------------------
+    def get(self, kind: str, name: str) -> Any:
+        """Return a plugin: a record, an ``Instrument``, a listener module or a click command.
+
+        Raises
+        ------
+        UnknownNameError
+            When no plugin of this kind has the name.
+        PluginError
+            When it is blocked, broken, duplicated, incompatible, or not what it is registered as.
+        """
+        tables.known_kind(kind)
+        with self._lock:
+            if entry := self._added.get((kind, name)):
+                found = self._offers[entry.module][kind, name]
+            else:
+                found = self._load(self._find(kind, name))
+            self._handed_out.add((kind, name))
+            return found
+
+    def find_calibration(self, word: str) -> Calibration:
+        """Return a calibration by its name or one of its aliases (``cpBias``).
+
+        Calibrations are imported to look at their aliases only when no name fits; those that
+        cannot be loaded are passed over and named if nothing is found.
+
+        Raises
+        ------
+        UnknownNameError
+            When neither a name nor an alias fits.
+        PluginError
+            As :meth:`get`.
+        """
+        known = self.names("calibration")
+        if word in known:
+            record: Calibration = self.get("calibration", word)
+            return record
+        words, unreadable = list(known), []
+        for name in known:
+            try:
+                with self._lock:
+                    record = self._load(self._find("calibration", name))
+            except PluginError:
+                unreadable.append(name)
+                continue
+            if word.lower() in (alias.lower() for alias in (name, *record.aliases)):
+                self._handed_out.add(("calibration", name))
+                return record
+            words += record.aliases
+        blind = f" Not looked into, because broken: {', '.join(unreadable)}." if unreadable else ""
+        raise UnknownNameError(f"No calibration is called {word!r}.{blind}", nearest(word, words))
+
+    def add_module(self, module: ModuleType) -> None:
+        """Register a module that was loaded by hand, with everything it offers.
+
+        Its records are usable at once, its listeners and wrappers are switched on (it was named
+        on purpose), and the sha256 of its file stands for its version.
+
+        Raises
+        ------
+        PluginError
+            When it is no good plugin, or offers a name that is already taken.
+        """
+        with self._lock:
+            name = module.__name__
+            if name in self._added_modules:
+                return
+            offers = self._register(module, name)
+            file = getattr(module, "__file__", None)
+            for kind, offered in offers:
+                if offered in self.names(kind):
+                    self._forget(module)
+                    raise Rejected(
+                        f"{name} offers {label(kind)} {offered!r}, which "
+                        f"{self.provider(kind, offered)} provides already.",
+                        f"Rename it, or leave the other one out: cpplug --no-plugin {offered}.",
+                        verdict="duplicate",
+                    )
+            for kind, offered in offers:
+                self._added[kind, offered] = Entry(
+                    kind=kind,
+                    name=offered,
+                    value=name,
+                    provider=Path(file).name if file else name,
+                    version=version_of_file(Path(file)) if file else "",
+                )
+            self._added_modules[name] = module
+            self._around = None
+
+    def hooks_of(self, kind: str, name: str) -> list[str]:
+        """Return the hooks that the module of a plugin implements; loads it."""
+        self.get(kind, name)
+        module = self._manager.get_plugin(self.entry(kind, name).module)
+        callers = self._manager.get_hookcallers(module) if module is not None else None
+        return sorted(caller.name for caller in callers or [])
+
+    # ---- calls -------------------------------------------------------------------------------
+    def check_plan(self, plan: PlanView) -> list[tuple[str, Problem]]:
+        """Ask every plugin loaded so far for objections to a plan.
+
+        Returns
+        -------
+        list of (str, Problem)
+            Module and objection, in order of module.
+
+        Raises
+        ------
+        PluginError
+            When a plugin fails while it looks at the plan: an unheard veto would be unsafe.
+        """
+        self._surroundings()
+        answers: list[tuple[str, Problem]] = []
+        for impl in self._manager.hook.cpplug_check_plan.get_hookimpls():
+            try:
+                problems = call(impl, plan=plan) or ()
+                answers += [(impl.plugin_name, problem) for problem in problems]
+            except Exception as error:
+                raise Rejected(
+                    f"Plugin {impl.plugin_name} failed while checking the plan: "
+                    f"{type(error).__name__}: {error}.",
+                    f"Leave it out: cpplug --no-plugin {impl.plugin_name.partition('.')[0]}.",
+                ) from error
+        return sorted(answers, key=lambda answer: answer[0])
+
+    def execute(self, work: Work, context: Context[Any] | None) -> Any:
+        """Do one unit of work inside the wrappers that are switched on; return its result."""
+        return self._surroundings().hook.cpplug_execute(work=work, context=context)
+
+    def listeners(self) -> list[tuple[str, Callable[[Envelope], None]]]:
+        """Load the listeners that are switched on; return name and function of each."""
+        found = []
+        for name, module in self._ambient_modules():
+            found += [
+                (name, listener_of(impl))
+                for impl in self._manager.hook.cpplug_event.get_hookimpls()
+                if impl.plugin is module
+            ]
+        return found
+
+    def configure_listeners(self, options: Mapping[str, Any]) -> None:
+        """Hand the user's options to every listener that has a ``configure`` function.
+
+        All listeners get the same mapping and take what concerns them; see
+        ``docs/how-to/write-a-plugin.md``.
+
+        Raises
+        ------
+        CpplugError
+            As the listener raises it, for example for an unknown log level.
+        """
+        for _, module in self._ambient_modules():
+            configure = getattr(module, "configure", None)
+            if callable(configure):
+                configure(dict(options))
+
+    # ---- worker processes --------------------------------------------------------------------
+    def spec(self) -> dict[str, Any]:
+        """Return a picklable recipe for :meth:`from_spec`."""
+        return {
+            "blocked": self._blocked,
+            "ambient": self._ambient,
+            "discover": self._discover,
+            "modules": [
+                (name, getattr(module, "__file__", None))
+                for name, module in self._added_modules.items()
+            ],
+        }
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Catalog:
+        """Build the same catalog in another process."""
+        catalog = cls(blocked=spec["blocked"], ambient=spec["ambient"], discover=spec["discover"])
+        for name, file in spec["modules"]:
+            catalog.add_module(load_file(Path(file) if file else None, name))
+        return catalog
+
+    # ---- inside ------------------------------------------------------------------------------
+    def _fresh(self, kind: str) -> list[Entry]:
+        if not self._discover:
+            return []
+        if kind not in self._fresh_tables:
+            self._fresh_tables[kind] = tables.read_fresh(kind)
+        return self._fresh_tables[kind]
+
+    def _entries(self, kind: str) -> list[Entry]:
+        """Entries that are not blocked; from the cache unless blocking needs the distribution."""
+        if not self._discover:
+            return []
+        if not self._blocked:
+            return _read_cached(kind)
+        return [entry for entry in self._fresh(kind) if not self._is_blocked(entry)]
+
+    def _is_blocked(self, entry: Entry) -> str:
+        return next((word for word in self._blocked if entry.answers_to(word)), "")
+
+    def _find(self, kind: str, name: str) -> Entry:
+        same = [entry for entry in self._entries(kind) if entry.name == name]
+        if len(same) == 1:
+            return same[0]
+        every = [entry for entry in self._fresh(kind) if entry.name == name]
+        same = [entry for entry in every if not self._is_blocked(entry)]
+        if len(same) == 1:
+            return same[0]
+        if same:
+            both = " and ".join(tables.who(entry) for entry in same)
+            raise Rejected(
+                f"{label(kind).capitalize()} {name!r} is provided twice, by {both}.",
+                f"Leave one out: cpplug --no-plugin {same[-1].package}.",
+                verdict="duplicate",
+            )
+        if every:
+            raise Rejected(
+                f"{label(kind).capitalize()} {name!r} of {tables.who(every[0])} is blocked by "
+                f"{self._is_blocked(every[0])!r}.",
+                "Remove it from --no-plugin or CPPLUG_NO_PLUGIN.",
+                verdict="blocked",
+            )
+        raise UnknownNameError(
+            f"No {label(kind)} is called {name!r}.", nearest(name, self.names(kind))
+        )
+
+    def _with_provider(self, entry: Entry) -> Entry:
+        same = (entry.name, entry.value)
+        fresh = [known for known in self._fresh(entry.kind) if (known.name, known.value) == same]
+        return fresh[0] if fresh else entry
+
+    def _load(self, entry: Entry) -> Any:
+        if (entry.kind, entry.name) in self._offers.get(entry.module, ()):
+            return self._offers[entry.module][entry.kind, entry.name]
+        try:
+            found = import_entry(self._with_provider, entry, _import_named)
+        except Rejected:
+            # The cached table may be out of date: believe a failure only of the fresh one.
+            fresh = self._with_name(entry)
+            if fresh is None or fresh.value == entry.value:
+                raise
+            entry, found = fresh, import_entry(self._with_provider, fresh, _import_named)
+        if entry.kind == "command":
+            import click
+
+            if not isinstance(found, click.Command):
+                raise self._lying(entry, "points to no click command")
+            return found
+        offers = self._offers.get(entry.module)
+        if offers is None:
+            offers = self._register(found, tables.who(self._with_provider(entry)))
+        if entry.kind == "listener":
+            if ("listener", short_name(found)) not in offers:
+                raise self._lying(entry, "listens to nothing and wraps nothing")
+            return found
+        if (entry.kind, entry.name) not in offers:
+            raise self._lying(entry, "provides none of that name")
+        return offers[entry.kind, entry.name]
+
+    def _with_name(self, entry: Entry) -> Entry | None:
+        found = [e for e in tables.read_fresh(entry.kind) if e.name == entry.name]
+        return found[0] if len(found) == 1 else None
+
+    def _lying(self, entry: Entry, what: str) -> Rejected:
+        who = tables.who(self._with_provider(entry))
+        return Rejected(
+            f"{who} is registered as {label(entry.kind)} {entry.name!r} but {what}.",
+            f"Report it to its author, or leave it out: cpplug --no-plugin {entry.package}.",
+            verdict="lying",
+        )
+
+    def _register(self, module: ModuleType, who: str) -> dict[tuple[str, str], Any]:
+        """Check a module, register it with pluggy, and keep what it offers; all or nothing."""
+        name = module.__name__
+        if name in self._offers:
+            return self._offers[name]
+        check_module(module, who)
+        try:
+            self._manager.register(module, name=name)
+            self._manager.check_pending()
+            offers = collect(self._manager, module, who)
+        except pluggy.PluginValidationError as error:
+            self._forget(module)
+            raise Rejected(
+                f"{who} implements a hook wrongly: {error}",
+                f"Leave it out: cpplug --no-plugin {name.partition('.')[0]}.",
+            ) from error
+        except BaseException:
+            self._forget(module)
+            raise
+        self._offers[name] = offers
+        return offers
+
+    def _forget(self, module: ModuleType) -> None:
+        self._offers.pop(module.__name__, None)
+        if self._manager.has_plugin(module.__name__):
+            self._manager.unregister(name=module.__name__)
+
+    def _ambient_modules(self) -> list[tuple[str, ModuleType]]:
+        named = [(name, self.get("listener", name)) for name in self._ambient]
+        by_hand = [
+            (name, self._offers[entry.module][kind, name])
+            for (kind, name), entry in self._added.items()
+            if kind == "listener" and name not in self._ambient
+        ]
+        return named + by_hand
+
+    def _surroundings(self) -> pluggy.PluginManager:
+        """Return the manager that holds the core and the wrappers that are switched on."""
+        with self._lock:
+            if self._around is None:
+                around = _new_manager()
+                around.register(_Core(), name="cpplug core")
+                for _, module in self._ambient_modules():
+                    if not around.has_plugin(module.__name__):
+                        around.register(module, name=module.__name__)
+                self._around = around
+            return self._around
+
+    def _judge(self, entry: Entry) -> tuple[str, str]:
+        try:
+            with self._lock:
+                self._load(entry)
+        except Rejected as error:
+            return error.verdict, str(error)
+        return "ok", ""
+
+    def _unlisted(self) -> list[PluginInfo]:
+        rows = []
+        for module, offers in self._offers.items():
+            if module in self._added_modules:
+                continue
+            for kind, name in offers:
+                table = self._fresh(kind)
+                if kind != "listener" and not any(
+                    entry.name == name and entry.module == module for entry in table
+                ):
+                    entry = Entry(kind=kind, name=name, value=module)
+                    rows.append(info(entry, "unlisted", "a record without an entry point"))
+        return rows
+
+
+def _new_manager() -> pluggy.PluginManager:
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(Hooks)
+    return manager
+
+
+def _read_cached(kind: str) -> list[Entry]:
+    """Return the entries of a kind from stevedore's listing; imports no plugin."""
+    from stevedore import NamedExtensionManager
+
+    group = f"cpplug.{kind}"
+    manager: NamedExtensionManager[Any] = NamedExtensionManager(
+        group, names=[], on_missing_entrypoints_callback=None
+    )
+    return tables.unique(
+        Entry(kind=kind, name=point.name, value=point.value)
+        for point in manager.list_entry_points()
+    )
+
+
+def _import_named(entry: Entry) -> Any:
+    """Import what an entry points to; raises whatever the import raises."""
+    from stevedore import NamedExtensionManager
+
+    failures: list[BaseException] = []
+    manager: NamedExtensionManager[Any] = NamedExtensionManager(
+        entry.group,
+        names=[entry.name],
+        on_load_failure_callback=lambda _, __, error: failures.append(error),
+        on_missing_entrypoints_callback=None,
+    )
+    for extension in manager:
+        if extension.entry_point.value == entry.value:
+            return extension.plugin
+    if failures:
+        raise failures[0]
+    return entry.load()
