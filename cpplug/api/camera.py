@@ -228,10 +228,15 @@ def _detector(shared: dict[str, Any], table: dict[str, Any]) -> dict[str, Any]:
 
 
 def _grid(shared: dict[str, Any], rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Expand rows of equal amplifiers: names left to right, one row index ``y`` each."""
+    """Expand rows of equal amplifiers, one row index ``y`` each.
+
+    Names run from left to right, or from right to left with ``from_right = true``.
+    """
     for row in rows:
         _, _, width, height = row["data"] if "data" in row else shared["data"]
-        for column, name in enumerate(row["amps"]):
+        last = len(row["amps"]) - 1
+        for index, name in enumerate(row["amps"]):
+            column = last - index if row.get("from_right", False) else index
             yield {
                 "name": name,
                 "hdu": row["hdu"].format(name=name, digits=name[1:]) if "hdu" in row else name,

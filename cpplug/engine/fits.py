@@ -1,206 +1,39 @@
-"""Raw frames: reading headers and pixels of FITS files, plain, gzipped or tile-compressed.
+"""FITS in and out: raw frames of any camera, and the calibration products that cpplug writes.
 
-A file is looked through once: where each header starts, where its pixels lie, whether they are all
-there. Pixels are then taken from where the camera file says and turned into read-out order.
+Raw pixels are taken from where the camera file says and brought into read-out order. A product is
+a FITS file that stands alone: image, mask and variance (or a table), units, the meaning of each
+mask bit, and cards that say how it was made. Equal content gives equal bytes, so that a checksum
+names a product.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
-import os
-import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from astropy.io import fits as astropy_fits
 
 from cpplug.api.camera import Amplifier, Box, Detector
-from cpplug.api.errors import CpplugError, DataError
-from cpplug.api.exposure import Image, RawExposure
-from cpplug.api.instrument import ExposureInfo, Header, HeaderValue
+from cpplug.api.errors import DataError
+from cpplug.api.exposure import MASK_DTYPE, MASK_PLANES, Image, Mask, RawExposure
+from cpplug.api.instrument import ExposureInfo, Header
+from cpplug.api.product import ImageProduct, MetaValue, TableProduct
+from cpplug.engine.files import replacing
+from cpplug.engine.files import sha256_of as sha256_of
+from cpplug.engine.fitsfile import FitsFile, Hdu, Stored, opened, plain_header
 
-BLOCK = 2880
-"""FITS files come in blocks of this many bytes (FITS standard 4.0, section 3.1)."""
-CARD = 80
-_DTYPE = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _EXACT = 1 << 24
 """Integers up to this size are exact in float32."""
-_TABLE_OF_COMPRESSION = (
-    "ZIMAGE", "ZTENSION", "ZSIMPLE", "ZBITPIX", "ZNAXIS", "ZCMPTYPE", "ZPCOUNT", "ZGCOUNT",
-    "ZEXTEND", "ZBLOCKED", "ZHECKSUM", "ZDATASUM", "ZQUANTIZ", "ZDITHER0", "ZBLANK", "TFIELDS",
-    "PCOUNT", "GCOUNT", "XTENSION", "THEAP", "CHECKSUM", "DATASUM",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Hdu:
-    """One header and data unit: its header, and where its data lie in the file (bytes)."""
-
-    header: dict[str, HeaderValue]
-    offset: int
-    size: int
-    index: int
-    """Position in the file; the primary HDU is 0."""
-
-    @property
-    def name(self) -> str:
-        """The EXTNAME, or an empty string."""
-        return str(self.header.get("EXTNAME") or "").strip()
-
-    @property
-    def compressed(self) -> bool:
-        """True for a tile-compressed image."""
-        return self.header.get("ZIMAGE") is True
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The numpy shape of the image; empty without pixels; axes of length 1 are left out."""
-        z = "Z" if self.compressed else ""
-        count = int(self.header.get(f"{z}NAXIS") or 0)
-        axes = [int(self.header[f"{z}NAXIS{i}"] or 0) for i in range(count, 0, -1)]
-        return tuple(n for n in axes[:-2] if n != 1) + tuple(axes[-2:])
-
-
-def _open(path: Path) -> BinaryIO:
-    """Open a file for reading, unpacked in memory when it is gzipped."""
-    handle = path.open("rb")
-    if handle.read(2) == b"\x1f\x8b":
-        with handle:
-            handle.seek(0)
-            return io.BytesIO(gzip.decompress(handle.read()))
-    handle.seek(0)
-    return handle
-
-
-def _reading[T](path: Path, work: Callable[[BinaryIO], T]) -> T:
-    """Do ``work`` on the open file; whatever goes wrong becomes one sentence."""
-    try:
-        with _open(path) as handle:
-            return work(handle)
-    except CpplugError:
-        raise
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist.", "Was it moved after ingest?") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(
-            f"{path} is truncated or damaged: it cannot be unzipped ({error}).", "Copy it again."
-        ) from error
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise DataError(f"{path} cannot be read: {reason}.", "Copy it again.") from error
-
-
-def _scan(handle: BinaryIO, path: Path) -> list[Hdu]:
-    """List the HDUs of an open file and check that their data are all there."""
-    end = handle.seek(0, os.SEEK_END)
-    position, hdus = 0, list[Hdu]()
-    while position < end:
-        handle.seek(position)
-        text = _header_text(handle, path, first=not hdus)
-        if not text:
-            break  # the standard allows special records and fill after the last HDU
-        header = _cards(text)
-        offset = position + len(text)
-        size = _data_size(header, path, len(hdus))
-        if offset + size > end:
-            raise DataError(
-                f"{path} is truncated: extension {len(hdus)} needs {offset + size} bytes and the "
-                f"file has {end}.",
-                "Copy it again.",
-            )
-        hdus.append(Hdu(header, offset, size, len(hdus)))
-        position = offset + -(-size // BLOCK) * BLOCK
-    if len(hdus) > 1 and not hdus[0].shape and "ZSIMPLE" in hdus[1].header:
-        return hdus[1:]  # an image packed from a primary HDU stands in the first extension
-    return hdus
-
-
-def _header_text(handle: BinaryIO, path: Path, *, first: bool) -> str:
-    start = b"SIMPLE  =" if first else b"XTENSION="
-    text = handle.read(BLOCK)
-    if not text.startswith(start):
-        if first:
-            raise DataError(f"{path} is not a FITS file.", "Leave it out of the selection.")
-        return ""
-    checked = 0
-    while not _has_end(text, checked):
-        checked = len(text)
-        more = handle.read(BLOCK)
-        if len(text) % BLOCK or not more:
-            raise DataError(
-                f"{path} is truncated: a header has no END card.", "Copy the file again."
-            )
-        text += more
-    if len(text) % BLOCK:
-        raise DataError(f"{path} is truncated inside a header.", "Copy the file again.")
-    return text.decode("ascii", errors="replace").replace("\ufffd", "?")
-
-
-def _has_end(text: bytes, start: int) -> bool:
-    found = text.find(b"END     ", start)
-    while found >= 0 and found % CARD:
-        found = text.find(b"END     ", found + 1)
-    return found >= 0
-
-
-def _cards(text: str) -> dict[str, HeaderValue]:
-    """Read the cards of a header; of a repeated keyword the first card counts.
-
-    Comments and history are left out. A value that breaks the rules is kept as text.
-    """
-    header: dict[str, HeaderValue] = {}
-    for card in astropy_fits.Header.fromstring(text).cards:
-        try:
-            keyword, value = card.keyword, card.value
-        except astropy_fits.VerifyError:
-            keyword, value = str(card.image[:8]).strip(), str(card.image[9:]).strip(" '")
-        if keyword in {"", "COMMENT", "HISTORY", "CONTINUE", "END"} or keyword in header:
-            continue
-        if isinstance(value, astropy_fits.card.Undefined):
-            value = None
-        elif not isinstance(value, bool | int | float | str):
-            value = str(value)
-        header[keyword] = value
-    return header
-
-
-def _data_size(header: Mapping[str, HeaderValue], path: Path, index: int) -> int:
-    """Return the size of the data in bytes (FITS standard 4.0, equation 2)."""
-    try:
-        axes = [int(header[f"NAXIS{i + 1}"] or 0) for i in range(int(header["NAXIS"] or 0))]
-        if not axes:
-            return 0
-        bits = abs(int(header["BITPIX"] or 0))
-        groups, extra = int(header.get("GCOUNT") or 1), int(header.get("PCOUNT") or 0)
-    except (KeyError, ValueError, TypeError):
-        raise DataError(
-            f"{path} is damaged: the header of extension {index} does not say how large its data "
-            "are.",
-            "Copy it again.",
-        ) from None
-    return bits // 8 * groups * (extra + int(np.prod(axes, dtype=np.int64)))
-
-
-def _plain(hdu: Hdu) -> dict[str, HeaderValue]:
-    """Return the header as if the image had never been tile-compressed."""
-    if not hdu.compressed:
-        return dict(hdu.header)
-    axes = int(hdu.header["ZNAXIS"] or 0)
-    plain: dict[str, HeaderValue] = {"BITPIX": hdu.header["ZBITPIX"], "NAXIS": axes}
-    plain.update({f"NAXIS{i + 1}": hdu.header[f"ZNAXIS{i + 1}"] for i in range(axes)})
-    for key, value in hdu.header.items():
-        stem = key.rstrip("0123456789")
-        if key in plain or key in _TABLE_OF_COMPRESSION or key == "BITPIX" or stem == "NAXIS":
-            continue
-        if stem in {"TTYPE", "TFORM", "TUNIT", "TDIM", "ZTILE", "ZNAXIS", "ZNAME", "ZVAL"}:
-            continue
-        plain[key] = value
-    return plain
+_STRUCTURE = frozenset({
+    "SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "EXTEND", "XTENSION", "PCOUNT", "GCOUNT",
+    "TFIELDS", "EXTNAME", "BUNIT", "BSCALE", "BZERO", "CHECKSUM", "DATASUM", "KIND",
+})  # fmt: skip
+"""Cards that belong to the file; all others of a product's first header are its metadata."""
+_PLANE = "MP_"
 
 
 def read_headers(path: Path) -> list[Header]:
@@ -222,69 +55,13 @@ def read_headers(path: Path) -> list[Header]:
     DataError
         When the file is missing, truncated or not FITS.
     """
-    return [_plain(hdu) for hdu in _reading(path, lambda handle: _scan(handle, path))]
+    with opened(path) as file:
+        return [plain_header(hdu) for hdu in file.hdus]
 
 
-class _Pixels:
-    """The pixels of one file, HDU by HDU, as stored; each HDU is read once."""
-
-    def __init__(self, handle: BinaryIO, path: Path) -> None:
-        self.handle, self.path = handle, path
-        self.hdus = _scan(handle, path)
-        self._unpacked: Any = None
-
-    def find(self, key: int | str, amplifier: str) -> Hdu:
-        """Return the HDU with this number or EXTNAME (case does not matter)."""
-        if isinstance(key, int):
-            if key < len(self.hdus):
-                return self.hdus[key]
-        else:
-            for hdu in self.hdus:
-                if hdu.name.upper() == key.upper():
-                    return hdu
-        label = f"number {key}" if isinstance(key, int) else repr(key)
-        have = ", ".join(hdu.name or str(i) for i, hdu in enumerate(self.hdus))
-        raise DataError(
-            f"{self.path} has no extension {label}, where amplifier {amplifier} should be; "
-            f"it has {have}.",
-            "The file is incomplete, or the camera file names the extension wrongly.",
-        )
-
-    def stored(self, hdu: Hdu) -> tuple[npt.NDArray[Any], float, float, int | None]:
-        """Return the array of an HDU, and the BSCALE, BZERO and BLANK still to be applied."""
-        if hdu.compressed:
-            return self._unpack(hdu), 1.0, 0.0, None
-        dtype = np.dtype(_DTYPE[int(hdu.header["BITPIX"] or 0)])
-        self.handle.seek(hdu.offset)
-        data = np.frombuffer(self.handle.read(hdu.size), dtype=dtype).reshape(hdu.shape)
-        scale, zero = (
-            1.0 if hdu.header.get("BSCALE") is None else float(hdu.header["BSCALE"] or 0.0),
-            float(hdu.header.get("BZERO") or 0.0),
-        )
-        blank = hdu.header.get("BLANK")
-        return data, scale, zero, int(blank) if blank is not None and dtype.kind != "f" else None
-
-    def _unpack(self, hdu: Hdu) -> npt.NDArray[Any]:
-        if self._unpacked is None:
-            self.handle.seek(0)
-            self._unpacked = astropy_fits.open(self.handle, memmap=False)
-        try:
-            data = self._unpacked[hdu.index].data
-        except (ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
-            raise DataError(
-                f"{self.path} is damaged: extension {hdu.name or hdu.index} cannot be "
-                f"decompressed ({error}).",
-                "Copy it again.",
-            ) from error
-        array: npt.NDArray[Any] = np.asarray(data).reshape(hdu.shape)
-        return array
-
-
-def _segment(
-    amplifier: Amplifier, stored: tuple[npt.NDArray[Any], float, float, int | None]
-) -> Image:
+def _segment(amplifier: Amplifier, stored: Stored) -> Image:
     """Cut an amplifier's pieces out of a stored array, join them and put them in read-out order."""
-    data, scale, zero, blank = stored
+    data, scale, zero, blank = stored.data, stored.scale, stored.zero, stored.blank
     segment = np.empty(amplifier.shape, np.float32)
     view = segment[:: -1 if amplifier.source_flip_y else 1, :: -1 if amplifier.source_flip_x else 1]
     x = 0
@@ -330,42 +107,202 @@ def read_raw(path: Path, info: ExposureInfo, detector: Detector) -> RawExposure:
         When the file is missing, truncated, not FITS, lacks a segment, or when an extension does
         not have the shape that the camera file describes (windowed or binned, for example).
     """
-
-    def work(handle: BinaryIO) -> RawExposure:
-        file = _Pixels(handle, path)
-        groups: dict[int, list[Amplifier]] = {}
+    groups: dict[int, list[Amplifier]] = {}
+    segments: dict[str, Image] = {}
+    with opened(path) as file:
         for amplifier in detector.amplifiers:
-            hdu = file.find(amplifier.hdu, amplifier.name)
-            groups.setdefault(file.hdus.index(hdu), []).append(amplifier)
-        segments: dict[str, Image] = {}
-        for index, amplifiers in groups.items():
-            hdu = file.hdus[index]
+            position = file.find(amplifier.hdu, amplifier.name)
+            groups.setdefault(position, []).append(amplifier)
+        for position, amplifiers in groups.items():
+            hdu = file.hdus[position]
             _check_shape(path, info, hdu, amplifiers)
             stored = file.stored(hdu)
             segments.update({amp.name: _segment(amp, stored) for amp in amplifiers})
-        ordered = {amp.name: segments[amp.name] for amp in detector.amplifiers}
-        return RawExposure(info, detector, ordered)
-
-    return _reading(path, work)
+    ordered = {amp.name: segments[amp.name] for amp in detector.amplifiers}
+    return RawExposure(info, detector, ordered)
 
 
 def _check_shape(path: Path, info: ExposureInfo, hdu: Hdu, amplifiers: list[Amplifier]) -> None:
     expected = _extent(amplifiers)
     if hdu.shape == expected:
         return
-    where = f"extension {hdu.name or hdu.index} of {path}"
     got = " x ".join(str(n) for n in reversed(hdu.shape)) or "no"
-    message = (
-        f"{where} has {got} pixels and the camera file describes "
-        f"{expected[1]} x {expected[0]} (columns x rows)."
-    )
-    if info.binning != (1, 1):
-        message = (
-            f"{path} is binned {info.binning[0]} x {info.binning[1]}: extension "
-            f"{hdu.name or hdu.index} has {got} pixels and the camera file describes "
-            f"{expected[1]} x {expected[0]} (columns x rows)."
-        )
+    binned = "" if info.binning == (1, 1) else " is binned {} x {}".format(*info.binning)
     raise DataError(
-        message[0].upper() + message[1:] if not message.startswith("/") else message,
+        f"{path}{binned}: extension {hdu.name or hdu.index} has {got} pixels and the camera file "
+        f"describes {expected[1]} x {expected[0]} (columns x rows).",
         "Leave the exposure out, or describe this read-out mode in a camera file of its own.",
     )
+
+
+# ---- products --------------------------------------------------------------------------------
+def write_image_product(
+    path: Path, product: ImageProduct, cards: Mapping[str, MetaValue]
+) -> tuple[str, int]:
+    """Write an image product as FITS with extensions IMAGE, MASK and VARIANCE.
+
+    Parameters
+    ----------
+    path
+        The file to write; it appears whole or not at all.
+    product
+        Image, mask, variance (rows, columns), unit, metadata.
+    cards
+        More cards for the primary header (provenance); they win over the product's metadata.
+
+    Returns
+    -------
+    sha256, size
+        The checksum of the file's bytes, and their number.
+
+    Raises
+    ------
+    DataError
+        When the three planes differ in shape.
+    RepositoryError
+        When the file cannot be written; nothing is left behind.
+    """
+    shapes = {plane.shape for plane in (product.image, product.mask, product.variance)}
+    if len(shapes) != 1:
+        raise DataError(f"Image, mask and variance of {path.name} differ in shape: {shapes}.")
+    squared = "" if product.unit in {"", "1"} else f"({product.unit})^2"
+    hdus = [
+        _primary("image", {**product.metadata, **cards}),
+        _extension("IMAGE", np.asarray(product.image, np.float32), product.unit),
+        _extension("MASK", np.asarray(product.mask, MASK_DTYPE), ""),
+        _extension("VARIANCE", np.asarray(product.variance, np.float32), squared),
+    ]
+    for plane, bit in MASK_PLANES.items():
+        _set_card(hdus[2].header, _PLANE + plane, bit, "bit of this mask plane")
+    return _write(path, hdus)
+
+
+def write_table_product(
+    path: Path, product: TableProduct, cards: Mapping[str, MetaValue]
+) -> tuple[str, int]:
+    """Write a table product as FITS with one binary table TABLE.
+
+    Columns may be numbers, booleans or text, with one value or one array per row. Arguments,
+    result and errors as in :func:`write_image_product`.
+    """
+    columns = {name: np.asarray(column) for name, column in product.columns.items()}
+    lengths = {len(column) for column in columns.values()}
+    if len(lengths) > 1:
+        raise DataError(f"The columns of {path.name} differ in length: {sorted(lengths)}.")
+    fields = [(name, column.dtype, column.shape[1:]) for name, column in columns.items()]
+    rows = np.zeros(lengths.pop() if lengths else 0, dtype=fields)
+    for name, column in columns.items():
+        if column.dtype == object:
+            raise DataError(f"Column {name!r} of {path.name} holds objects, not numbers or text.")
+        rows[name] = column
+    table = astropy_fits.BinTableHDU(data=rows, name="TABLE")
+    for name, unit in product.units.items():
+        table.columns[name].unit = unit
+    return _write(path, [_primary("table", {**product.metadata, **cards}), table])
+
+
+def read_image_product(path: Path) -> ImageProduct:
+    """Read what :func:`write_image_product` wrote.
+
+    The mask is brought to today's bit numbers by the names in its header.
+
+    Raises
+    ------
+    DataError
+        When the file is missing, truncated or not an image product.
+    """
+    with opened(path) as file:
+        planes = {name: _plane(file, name) for name in ("IMAGE", "MASK", "VARIANCE")}
+        image, variance = (_native(file, planes[name]) for name in ("IMAGE", "VARIANCE"))
+        mask = _mask(file, planes["MASK"])
+        unit = str(planes["IMAGE"].header.get("BUNIT") or "1")
+        metadata = _metadata(file.hdus[0])
+    return ImageProduct(image=image, mask=mask, variance=variance, unit=unit, metadata=metadata)
+
+
+def read_table_product(path: Path) -> TableProduct:
+    """Read what :func:`write_table_product` wrote; DataError when the file is something else."""
+    with opened(path) as file:
+        table = file.astropy_hdu(_plane(file, "TABLE"))
+        columns: dict[str, npt.NDArray[np.generic]] = {}
+        for name in table.columns.names:
+            column = np.asarray(table.data[name])
+            columns[name] = column.astype(column.dtype.newbyteorder("="))
+        units = {c.name: str(c.unit) for c in table.columns if c.unit}
+        return TableProduct(columns=columns, units=units, metadata=_metadata(file.hdus[0]))
+
+
+def _primary(kind: str, cards: Mapping[str, MetaValue]) -> Any:
+    primary = astropy_fits.PrimaryHDU()
+    primary.header["KIND"] = (kind, "image: IMAGE, MASK, VARIANCE; table: TABLE")
+    for key, value in cards.items():
+        if key.upper() in _STRUCTURE:
+            raise DataError(f"A product cannot carry a card {key!r}: FITS needs it for itself.")
+        _set_card(primary.header, key, value)
+    return primary
+
+
+def _extension(name: str, data: npt.NDArray[Any], unit: str) -> Any:
+    hdu = astropy_fits.ImageHDU(np.ascontiguousarray(data), name=name)
+    if unit:
+        hdu.header["BUNIT"] = unit
+    return hdu
+
+
+def _set_card(header: Any, key: str, value: MetaValue, comment: str = "") -> None:
+    """Add a card; long or lower-case keywords become HIERARCH cards and keep their case."""
+    item: Any = value.item() if isinstance(value, np.generic) else value
+    if isinstance(item, float) and not math.isfinite(item):
+        item = None if math.isnan(item) else str(item)
+    if isinstance(item, str):
+        item = " ".join(item.split("\n")).encode("ascii", "backslashreplace").decode("ascii")
+    short = len(key) <= 8 and key == key.upper()
+    header.append((key if short else f"HIERARCH {key}", item, comment), end=True)
+
+
+def _write(path: Path, hdus: list[Any]) -> tuple[str, int]:
+    for hdu in hdus:
+        hdu.add_checksum(when="on writing")  # a fixed comment: the default holds today's date
+    with replacing(path) as temporary:
+        with temporary.open("wb") as handle:
+            astropy_fits.HDUList(hdus).writeto(handle)
+        digest, size = sha256_of(temporary), temporary.stat().st_size
+    return digest, size
+
+
+def _plane(file: FitsFile, name: str) -> Hdu:
+    for hdu in file.hdus:
+        if hdu.name == name:
+            return hdu
+    raise DataError(
+        f"{file.path} has no extension {name}, so it is not a product of the kind asked for."
+    )
+
+
+def _native(file: FitsFile, hdu: Hdu) -> Image:
+    return file.stored(hdu).data.astype(np.float32)
+
+
+def _mask(file: FitsFile, hdu: Hdu) -> Mask:
+    stored = file.stored(hdu)
+    mask = (stored.data.astype(np.int32) + np.int32(stored.zero)).astype(MASK_DTYPE)
+    in_file = {
+        key.removeprefix(_PLANE): int(value or 0)
+        for key, value in hdu.header.items()
+        if key.startswith(_PLANE)
+    }
+    if all(MASK_PLANES.get(plane) == bit for plane, bit in in_file.items()):
+        return mask
+    today = np.zeros_like(mask)
+    for plane, bit in in_file.items():
+        if plane in MASK_PLANES:
+            today |= ((mask >> bit) & 1).astype(MASK_DTYPE) << MASK_DTYPE(MASK_PLANES[plane])
+    return today
+
+
+def _metadata(primary: Hdu) -> dict[str, MetaValue]:
+    return {
+        key: math.nan if value is None else value
+        for key, value in primary.header.items()
+        if key not in _STRUCTURE
+    }

@@ -9,7 +9,8 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,17 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from astropy.io import fits as astropy_fits
 
-from cpplug.api.camera import Amplifier, Box, Detector
 from cpplug.api.errors import CpplugError, DataError
-from cpplug.api.exposure import Image, RawExposure
-from cpplug.api.instrument import ExposureInfo, Header, HeaderValue
+from cpplug.api.instrument import HeaderValue
 
 BLOCK = 2880
 """FITS files come in blocks of this many bytes (FITS standard 4.0, section 3.1)."""
 CARD = 80
 _DTYPE = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
-_EXACT = 1 << 24
-"""Integers up to this size are exact in float32."""
 _TABLE_OF_COMPRESSION = (
     "ZIMAGE", "ZTENSION", "ZSIMPLE", "ZBITPIX", "ZNAXIS", "ZCMPTYPE", "ZPCOUNT", "ZGCOUNT",
     "ZEXTEND", "ZBLOCKED", "ZHECKSUM", "ZDATASUM", "ZQUANTIZ", "ZDITHER0", "ZBLANK", "TFIELDS",
@@ -181,7 +178,7 @@ def _data_size(header: Mapping[str, HeaderValue], path: Path, index: int) -> int
         axes = [int(header[f"NAXIS{i + 1}"] or 0) for i in range(int(header["NAXIS"] or 0))]
         if not axes:
             return 0
-        bits = abs(int(header["BITPIX"] or 0))
+        size = np.dtype(_DTYPE[int(header["BITPIX"] or 0)]).itemsize
         groups, extra = int(header.get("GCOUNT") or 1), int(header.get("PCOUNT") or 0)
     except (KeyError, ValueError, TypeError):
         raise DataError(
@@ -189,7 +186,7 @@ def _data_size(header: Mapping[str, HeaderValue], path: Path, index: int) -> int
             "are.",
             "Copy it again.",
         ) from None
-    return bits // 8 * groups * (extra + int(np.prod(axes, dtype=np.int64)))
+    return size * groups * (extra + int(np.prod(axes, dtype=np.int64)))
 
 
 def plain_header(hdu: Hdu) -> dict[str, HeaderValue]:
@@ -209,23 +206,33 @@ def plain_header(hdu: Hdu) -> dict[str, HeaderValue]:
     return plain
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Pixels as stored, (rows, columns), and what turns them into values: scale, zero, blank."""
+
+    data: npt.NDArray[Any]
+    scale: float = 1.0
+    zero: float = 0.0
+    blank: int | None = None
+
+
 class FitsFile:
     """An open file: its HDUs, and their pixels as stored."""
 
     def __init__(self, handle: BinaryIO, path: Path) -> None:
         self.handle, self.path = handle, path
         self.hdus = _scan(handle, path)
-        self._unpacked: Any = None
+        self._by_astropy: Any = None
 
-    def find(self, key: int | str, amplifier: str) -> Hdu:
-        """Return the HDU with this number or EXTNAME (case does not matter)."""
+    def find(self, key: int | str, amplifier: str) -> int:
+        """Return the position of the HDU with this number or EXTNAME (case does not matter)."""
         if isinstance(key, int):
             if key < len(self.hdus):
-                return self.hdus[key]
+                return key
         else:
-            for hdu in self.hdus:
+            for position, hdu in enumerate(self.hdus):
                 if hdu.name.upper() == key.upper():
-                    return hdu
+                    return position
         label = f"number {key}" if isinstance(key, int) else repr(key)
         have = ", ".join(hdu.name or str(i) for i, hdu in enumerate(self.hdus))
         raise DataError(
@@ -234,26 +241,31 @@ class FitsFile:
             "The file is incomplete, or the camera file names the extension wrongly.",
         )
 
-    def stored(self, hdu: Hdu) -> tuple[npt.NDArray[Any], float, float, int | None]:
-        """Return the array of an HDU, and the BSCALE, BZERO and BLANK still to be applied."""
+    def stored(self, hdu: Hdu) -> Stored:
+        """Return the pixels of an image HDU; a tile-compressed one is unpacked."""
         if hdu.compressed:
-            return self._unpack(hdu), 1.0, 0.0, None
+            return Stored(self._unpack(hdu))
         dtype = np.dtype(_DTYPE[int(hdu.header["BITPIX"] or 0)])
         self.handle.seek(hdu.offset)
         data = np.frombuffer(self.handle.read(hdu.size), dtype=dtype).reshape(hdu.shape)
-        scale, zero = (
-            1.0 if hdu.header.get("BSCALE") is None else float(hdu.header["BSCALE"] or 0.0),
-            float(hdu.header.get("BZERO") or 0.0),
+        scale, zero, blank = (hdu.header.get(key) for key in ("BSCALE", "BZERO", "BLANK"))
+        return Stored(
+            data,
+            1.0 if scale is None else float(scale),
+            0.0 if zero is None else float(zero),
+            None if blank is None or dtype.kind == "f" else int(blank),
         )
-        blank = hdu.header.get("BLANK")
-        return data, scale, zero, int(blank) if blank is not None and dtype.kind != "f" else None
+
+    def astropy_hdu(self, hdu: Hdu) -> Any:
+        """Return the same HDU as astropy opens it (tables, tile-compressed images)."""
+        if self._by_astropy is None:
+            self.handle.seek(0)
+            self._by_astropy = astropy_fits.open(self.handle, memmap=False)
+        return self._by_astropy[hdu.index]
 
     def _unpack(self, hdu: Hdu) -> npt.NDArray[Any]:
-        if self._unpacked is None:
-            self.handle.seek(0)
-            self._unpacked = astropy_fits.open(self.handle, memmap=False)
         try:
-            data = self._unpacked[hdu.index].data
+            data = self.astropy_hdu(hdu).data
         except (ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
             raise DataError(
                 f"{self.path} is damaged: extension {hdu.name or hdu.index} cannot be "
