@@ -66,7 +66,7 @@ class FoundCalibs:
         if dataset_type not in self._refs:
             raise CalibrationMissing(
                 f"No {dataset_type} was found for this exposure.",
-                f"Build and certify one, or add its collection to --input.",
+                "Build and certify one, or add its collection to --input.",
             )
         return self._cache.get(self._refs[dataset_type])
 

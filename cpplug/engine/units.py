@@ -195,7 +195,7 @@ def start_worker(spec: dict[str, Any]) -> None:
     """Prepare a worker process: its own catalog, one thread for numerical libraries."""
     import signal
 
-    global _SESSION  # noqa: PLW0603  (a worker process is one session)
+    global _SESSION
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")

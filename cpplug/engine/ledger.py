@@ -1,0 +1,88 @@
+"""The run's own record on disk: every event, the plan, the options, the summary.
+
+It is the one listener that belongs to the core and cannot be switched off: certification rests on
+it, so a line that cannot be written stops the run. Files lie in ``<repository>/runs/<run>/``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cpplug.api.errors import RepositoryError
+from cpplug.api.events import Envelope
+from cpplug.host.bus import to_json
+
+_DURABLE = ("run.", "product.", "verify.", "certification.")
+
+
+class Ledger:
+    """Appends events to ``events.jsonl`` of a run's folder.
+
+    Parameters
+    ----------
+    folder
+        The run's folder; made when absent.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = (folder / "events.jsonl").open("ab")
+        except OSError as error:
+            raise _cannot(folder, error) from None
+
+    def __call__(self, envelope: Envelope) -> None:
+        """Append one event; facts that others build on are forced to disk."""
+        try:
+            self._file.write(to_json(envelope) + b"\n")
+            self._file.flush()
+            if envelope.event.startswith(_DURABLE):
+                os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _cannot(self.folder, error) from None
+
+    def write(self, name: str, content: Any) -> Path:
+        """Write a JSON document into the run's folder, whole or not at all."""
+        from cpplug.engine.files import write_atomic
+
+        path = self.folder / name
+        data = msgspec.json.format(msgspec.json.encode(content, order="sorted"), indent=1)
+        write_atomic(path, data + b"\n")
+        return path
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def _cannot(folder: Path, error: OSError) -> RepositoryError:
+    return RepositoryError(
+        f"The run's ledger in {folder} cannot be written: {error.strerror or error}.",
+        "Free space or mend the permissions, then run again with --resume.",
+    )
+
+
+def last_sequence(path: Path) -> int:
+    """Return the sequence number of the last whole event in a ledger file; 0 when there is none."""
+    last = 0
+    for event in read_events(path):
+        last = max(last, int(event.get("seq", 0)))
+    return last
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the events of a ledger file; a last line cut short by a crash is left out."""
+    if not path.exists():
+        return
+    with path.open("rb") as stream:
+        for line in stream:
+            try:
+                yield msgspec.json.decode(line)
+            except msgspec.DecodeError:
+                continue

@@ -1,0 +1,400 @@
+"""Decides what a run will do before any pixel is read.
+
+A plan names the exposures (and those left out, with the reason), groups them, fixes the ISR chain
+with the source of every switch, and finds the calibration of every step for every exposure. What is
+missing, ambiguous or impossible is said here, so that a run which starts can end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cpplug.api.errors import (
+    CalibrationMissing,
+    ConfigError,
+    DataError,
+    NothingMatched,
+    UnknownNameError,
+)
+from cpplug.api.instrument import ExposureInfo, Instrument
+from cpplug.api.records import Calibration, IsrStep, PlannedStep, PlanView, Problem
+from cpplug.engine.calibs import CalibRef
+from cpplug.engine.isr import check_chain
+from cpplug.engine.settings import Layer, Settings, read_layer
+from cpplug.host.catalog import Catalog
+from cpplug.store import DataId, DatasetRow, Repository
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What the user asked for."""
+
+    calibration: str
+    instrument: str
+    inputs: tuple[str, ...] = ()
+    where: str = ""
+    binds: dict[str, Any] = {}
+    exposures: tuple[int, ...] = ()
+    detectors: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
+    option_files: tuple[str, ...] = ()
+    verify: bool = False
+
+
+class Unit(msgspec.Struct, frozen=True, kw_only=True):
+    """One exposure of one detector in a group."""
+
+    info: ExposureInfo
+    raw: str
+    sha256: str
+    calibs: tuple[CalibRef, ...] = ()
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """The units that become one product."""
+
+    detector: int
+    detector_name: str
+    physical_filter: str
+    units: tuple[Unit, ...]
+    rejected: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What people call the group."""
+        return self.detector_name + (f" {self.physical_filter}" if self.physical_filter else "")
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a run will do."""
+
+    calibration: str
+    instrument: str
+    inputs: tuple[str, ...]
+    where: str
+    steps: tuple[PlannedStep, ...]
+    groups: tuple[Group, ...]
+    rejected: tuple[tuple[int, str], ...]
+    config_digest: str
+
+    @property
+    def n_units(self) -> int:
+        """Exposures times detectors."""
+        return sum(len(group.units) for group in self.groups)
+
+    def exposures(self) -> tuple[int, ...]:
+        """All exposure ids, sorted, each once."""
+        return tuple(sorted({u.info.exposure for g in self.groups for u in g.units}))
+
+    def digest(self) -> str:
+        """Return a hash of what decides the products: options, inputs, calibrations."""
+        content = [
+            self.calibration,
+            self.instrument,
+            self.config_digest,
+            [
+                (g.detector, g.physical_filter, [(u.sha256, _shas(u.calibs)) for u in g.units])
+                for g in self.groups
+            ],
+        ]
+        return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+
+
+def _shas(calibs: Sequence[CalibRef]) -> list[str]:
+    return sorted(calib.sha256 for calib in calibs)
+
+
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan with the live objects that carry it out."""
+
+    plan: Plan
+    settings: Any
+    recipe: Any
+    instrument: Any
+
+
+def make_settings(
+    catalog: Catalog, request: Request, repository_root: Path | None
+) -> tuple[Calibration, Instrument, Settings]:
+    """Resolve the options of a request.
+
+    Layers: plugin defaults, the instrument's defaults file, ``cpplug.toml`` of the repository and of
+    the current folder, ``-C`` files, ``-c`` overrides.
+    """
+    recipe: Calibration = catalog.find_calibration(request.calibration)
+    instrument: Instrument = catalog.get("instrument", request.instrument)
+    names = recipe.verify_isr if request.verify else recipe.isr
+    if request.verify and not names:
+        raise ConfigError(f"Calibration {recipe.name!r} has no verification.")
+    off = recipe.verify_isr_off if request.verify else recipe.isr_off
+    chain: list[IsrStep] = [catalog.get("isr_step", name) for name in names]
+    layers: list[Layer] = []
+    if instrument.defaults_file:
+        layer = read_layer(instrument.folder() / instrument.defaults_file, strict=False)
+        layers.append(Layer(f"{instrument.name} {instrument.defaults_file}", layer.values, False))
+    roots = [root for root in (repository_root, Path.cwd()) if root is not None]
+    for path in dict.fromkeys((root / "cpplug.toml").resolve() for root in roots):
+        if path.is_file():
+            layers.append(read_layer(path, strict=False))
+    layers += [read_layer(Path(file), strict=True) for file in request.option_files]
+    settings = Settings(
+        recipe,
+        chain,
+        off,
+        lambda name: catalog.get("combiner", name),
+        catalog,
+        layers,
+        request.overrides,
+    )
+    check_chain([step for step in chain if settings.step_enabled(step.name)])
+    return recipe, instrument, settings
+
+
+def make_plan(
+    repo: Repository,
+    catalog: Catalog,
+    request: Request,
+    *,
+    candidate: Mapping[int, DatasetRow] | None = None,
+) -> Prepared:
+    """Plan a run, or the verification of candidates.
+
+    Parameters
+    ----------
+    repo, catalog, request
+        Where, with what, and what was asked.
+    candidate
+        For verification: by detector, the product under test, which takes the place of whatever the
+        input collections hold of its type.
+
+    Raises
+    ------
+    NothingMatched
+        When no exposure is left; the message says which term removed all.
+    CalibrationMissing, CalibrationAmbiguous
+        When a step that is on lacks its calibration.
+    ConfigError, UnknownNameError, DataError
+        When options, names or inputs make no sense.
+    """
+    recipe, instrument, settings = make_settings(catalog, request, repo.root)
+    inputs = request.inputs or default_inputs(repo, instrument.name)
+    repo.flatten(inputs)  # a misspelt collection is an error even when nothing needs it
+    steps = settings.steps()
+    where = _selection(recipe, request)
+    wanted = _wanted_detectors(instrument, request, candidate)
+    rejected: dict[int, str] = {}
+    groups: list[Group] = []
+    for detector in wanted:
+        scoped = f"({where}) AND detector = {detector.id}"
+        infos = repo.exposures(scoped, instrument=instrument.name, binds=request.binds)
+        infos = _listed(infos, request, repo, instrument, rejected)
+        infos = _usable(infos, rejected)
+        for name, members in _split(infos, recipe).items():
+            units = _units(
+                repo, instrument, catalog, detector.id, members, steps, inputs, candidate
+            )
+            groups.append(
+                Group(
+                    detector=detector.id,
+                    detector_name=detector.name,
+                    physical_filter=name,
+                    units=units,
+                )
+            )
+    groups = [group for group in groups if group.units]
+    if not groups:
+        raise NothingMatched(*_why_nothing(repo, request, instrument, where, rejected))
+    plan = Plan(
+        calibration=recipe.name,
+        instrument=instrument.name,
+        inputs=tuple(inputs),
+        where=where,
+        steps=steps,
+        groups=tuple(groups),
+        rejected=tuple(sorted(rejected.items())),
+        config_digest=settings.digest(),
+    )
+    _ask_plugins(catalog, plan, settings)
+    return Prepared(plan=plan, settings=settings, recipe=recipe, instrument=instrument)
+
+
+def default_inputs(repo: Repository, instrument: str) -> tuple[str, ...]:
+    """Return the instrument's usual input collections, as far as they exist."""
+    usual = (f"{instrument}/raw/all", f"{instrument}/calib")
+    existing = {row.name for row in repo.collections(f"{instrument}/*")}
+    return tuple(name for name in usual if name in existing)
+
+
+def _selection(recipe: Calibration, request: Request) -> str:
+    """Join the recipe's selection and the user's; verification takes what construction takes."""
+    terms = [term for term in (recipe.inputs.where(), request.where) if term.strip()]
+    return " AND ".join(f"({term})" for term in terms) or "1 = 1"
+
+
+def _wanted_detectors(
+    instrument: Instrument, request: Request, candidate: Mapping[int, DatasetRow] | None
+) -> list[Any]:
+    camera = instrument.camera
+    if request.detectors:
+        keys = [int(key) if key.isdigit() else key for key in request.detectors]
+        return [camera.detector(key) for key in keys]
+    if candidate is not None:
+        return [camera.detector(key) for key in sorted(candidate)]
+    return list(camera.detectors)
+
+
+def _listed(
+    infos: list[ExposureInfo],
+    request: Request,
+    repo: Repository,
+    instrument: Instrument,
+    rejected: dict[int, str],
+) -> list[ExposureInfo]:
+    """Keep the exposures that were listed by id; say why a listed one is not among them."""
+    if not request.exposures:
+        return infos
+    listed = set(request.exposures)
+    chosen = [info for info in infos if info.exposure in listed]
+    missing = sorted(listed - {info.exposure for info in chosen})
+    if missing:
+        known = {
+            info.exposure: info
+            for info in repo.exposures(
+                "exposure IN (ids)", instrument=instrument.name, binds={"ids": missing}
+            )
+        }
+        unknown = [number for number in missing if number not in known]
+        if unknown:
+            some = ", ".join(str(number) for number in unknown[:5])
+            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+            raise UnknownNameError(
+                f"The repository has no {instrument.name} exposure {some}{more}.",
+                "See `cpplug query exposures`, or ingest the files first.",
+            )
+        for number in missing:
+            info = known[number]
+            rejected[number] = (
+                f"listed, but not in the selection ({info.observation_type}, "
+                f"{info.exposure_time:g} s, {info.physical_filter})"
+            )
+    return chosen
+
+
+def _usable(infos: list[ExposureInfo], rejected: dict[int, str]) -> list[ExposureInfo]:
+    """Refuse a mixture of binnings; it cannot be combined and a guess would be wrong."""
+    binnings = {info.binning for info in infos}
+    if len(binnings) > 1:
+        counts = {b: sum(i.binning == b for i in infos) for b in sorted(binnings)}
+        text = ", ".join(f"{n} binned {b[0]}x{b[1]}" for b, n in counts.items())
+        raise DataError(
+            f"The selected exposures differ in binning: {text}.",
+            "Narrow the selection with -d or --exposures so that one binning is left.",
+        )
+    return sorted(infos, key=lambda info: info.exposure)
+
+
+def _split(infos: Sequence[ExposureInfo], recipe: Calibration) -> dict[str, list[ExposureInfo]]:
+    """Split exposures by filter where the recipe makes one product per filter."""
+    if "physical_filter" not in recipe.per:
+        return {"": list(infos)}
+    groups: dict[str, list[ExposureInfo]] = {}
+    for info in infos:
+        groups.setdefault(info.physical_filter, []).append(info)
+    return dict(sorted(groups.items()))
+
+
+def _units(
+    repo: Repository,
+    instrument: Instrument,
+    catalog: Catalog,
+    detector: int,
+    infos: Sequence[ExposureInfo],
+    steps: Sequence[PlannedStep],
+    inputs: Sequence[str],
+    candidate: Mapping[int, DatasetRow] | None,
+) -> tuple[Unit, ...]:
+    needed = {
+        need: step.name
+        for step in steps
+        if step.enabled
+        for need in catalog.get("isr_step", step.name).needs
+    }
+    raws = repo.raw_paths(instrument.name, detector, [info.exposure for info in infos])
+    units = []
+    for info in infos:
+        calibs = []
+        for dataset_type, step in needed.items():
+            forced = candidate.get(detector) if candidate else None
+            if forced is not None and forced.dataset_type == dataset_type:
+                calibs.append(_ref(repo, forced, forced.run, None, None))
+                continue
+            data_id = DataId(
+                instrument=instrument.name, detector=detector, physical_filter=info.physical_filter
+            )
+            try:
+                found = repo.find(dataset_type, data_id, inputs, info.middle)
+            except CalibrationMissing as error:
+                raise CalibrationMissing(
+                    f"Step {step!r} needs a {dataset_type} for exposure {info.exposure}, detector "
+                    f"{detector}, and none was found. {error.message}",
+                    f"Build one, add its collection to --input, or use -c isr:do_{step}=False.",
+                ) from None
+            calibs.append(_ref(repo, found.dataset, found.collection, found.begin, found.end))
+        raw = raws[info.exposure]
+        units.append(Unit(info=info, raw=str(raw.path), sha256=raw.sha256, calibs=tuple(calibs)))
+    return tuple(units)
+
+
+def _ref(
+    repo: Repository, dataset: DatasetRow, collection: str, begin: int | None, end: int | None
+) -> CalibRef:
+    return CalibRef(
+        dataset_type=dataset.dataset_type,
+        dataset=dataset.id,
+        path=str(repo.root / dataset.path),
+        sha256=dataset.sha256,
+        collection=collection,
+        begin=begin,
+        end=end,
+        detector=dataset.data_id.detector,
+        physical_filter=dataset.data_id.physical_filter,
+    )
+
+
+def _why_nothing(
+    repo: Repository,
+    request: Request,
+    instrument: Instrument,
+    where: str,
+    rejected: Mapping[int, str],
+) -> tuple[str, str]:
+    if rejected:
+        number, reason = next(iter(rejected.items()))
+        return (
+            f"None of the {len(rejected)} listed exposures can be used; {number}: {reason}.",
+            "Compare the list with `cpplug query exposures`.",
+        )
+    detail = repo.explain_empty(where, instrument=instrument.name, binds=request.binds)
+    return (f"No {instrument.name} exposure matches. {detail}", "Widen -d, or ingest files first.")
+
+
+def _ask_plugins(catalog: Catalog, plan: Plan, settings: Settings) -> None:
+    view = PlanView(
+        calibration=plan.calibration,
+        instrument=plan.instrument,
+        steps=plan.steps,
+        exposures=plan.exposures(),
+        detectors=tuple(group.detector for group in plan.groups),
+        options={path: value.value for path, value in settings.values.items()},
+    )
+    for plugin, problem in catalog.check_plan(view):
+        assert isinstance(problem, Problem)
+        if problem.severity == "error":
+            raise ConfigError(f"{plugin} objects: {problem.message}", problem.next_step)
+        import logging
+
+        logging.getLogger("cpplug.plan").warning("%s: %s", plugin, problem.message)

@@ -1,0 +1,591 @@
+"""Carries a plan out: ISR units in workers, one reduction per group, products into the repository.
+
+The driver is the only writer of the registry. Every run is a new RUN collection
+``<output>/<UTC time>``, put in front of the chain ``<output>``. A run that is killed leaves finished
+units behind, and ``--resume`` goes on from there; nothing half-written is ever registered.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import shutil
+import socket
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cpplug.api import times
+from cpplug.api.errors import CpplugError, RepositoryError, UnitsFailed
+from cpplug.api.events import (
+    ConfigResolved,
+    Event,
+    ExposureRejected,
+    ProductWritten,
+    RunFailed,
+    RunFinished,
+    RunStarted,
+    UnitFailed,
+    UnitFinished,
+    UnitSkipped,
+)
+from cpplug.api.product import Product
+from cpplug.api.records import Calibration, Work
+from cpplug.engine import fits, frames
+from cpplug.engine.calibs import CalibRef, FoundCalibs, ProductCache
+from cpplug.engine.context import StoredExposures, UnitContext
+from cpplug.engine.ledger import Ledger, last_sequence
+from cpplug.engine.plan import Group, Plan, Prepared, Request, Unit
+from cpplug.engine.provenance import product_cards, provenance_of
+from cpplug.engine.units import Done, Task
+from cpplug.engine.workers import work_through
+from cpplug.host.bus import Bus
+from cpplug.host.catalog import Catalog
+from cpplug.store import DataId, DatasetRecord, Repository, RunRecord
+
+
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run is carried out; none of these changes a pixel."""
+
+    output: str
+    jobs: int = 1
+    resume: bool = False
+    fail_fast: bool = False
+    max_failed: str = "10%"
+    """How many exposures of a group may fail: a number, or a percentage."""
+    command: str = ""
+    keep_scratch: bool = False
+
+
+class RunResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run made."""
+
+    run: str
+    products: tuple[Any, ...]
+    failed: tuple[str, ...]
+    """Units that failed, each with its reason."""
+    skipped: int = 0
+    seconds: float = 0.0
+    nothing_to_do: bool = False
+
+
+def allowed_failures(text: str, total: int) -> int:
+    """Read ``--max-failed``: a count, or a percentage of ``total`` rounded down.
+
+    Raises
+    ------
+    UsageError
+        When the text is neither.
+    """
+    from cpplug.api.errors import UsageError
+
+    value = text.strip()
+    try:
+        if value.endswith("%"):
+            share = float(value[:-1])
+            if not 0 <= share <= 100:
+                raise ValueError
+            return int(total * share / 100)
+        count = int(value)
+        if count < 0:
+            raise ValueError
+    except ValueError:
+        raise UsageError(
+            f"--max-failed {text!r} is not a number of exposures or a percentage.",
+            "Write --max-failed 2 or --max-failed 10%.",
+        ) from None
+    return count
+
+
+class Driver:
+    """One run from accepted plan to registered products."""
+
+    def __init__(
+        self,
+        repo: Repository,
+        catalog: Catalog,
+        prepared: Prepared,
+        options: RunOptions,
+        listeners: Sequence[tuple[str, Callable[..., None]]],
+    ) -> None:
+        self.repo = repo
+        self.catalog = catalog
+        self.plan: Plan = prepared.plan
+        self.recipe: Calibration = prepared.recipe
+        self.prepared = prepared
+        self.options = options
+        self.run, self.resumed = self._claim_run()
+        self.folder = repo.root / "runs" / self.run
+        self.ledger = Ledger(self.folder)
+        self.bus = Bus(
+            self.run,
+            listeners,
+            ledger=self.ledger,
+            first=last_sequence(self.folder / "events.jsonl") + 1,
+        )
+        self.scratch = self.folder / "scratch"
+        self.failed: dict[str, str] = {}
+        self.skipped = 0
+        self._done = 0
+
+    # ---- the run's name -----------------------------------------------------------------------
+    def _claim_run(self) -> tuple[str, bool]:
+        """Return the RUN to write to: an unfinished one with the same plan, or a new one."""
+        output = self.options.output
+        if self.options.resume:
+            digest = self.plan.digest()
+            for row in self.repo.runs(prefix=f"{output}/"):
+                if row.plan_digest == digest:
+                    return row.run, True
+        for attempt in range(1000):
+            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+            name = f"{output}/{stamp}" + (f".{attempt}" if attempt else "")
+            try:
+                self.repo.make_run(name, doc=self.options.command)
+            except RepositoryError as error:
+                if "exists" not in error.message:
+                    raise
+                continue
+            return name, False
+        raise RepositoryError(f"No free run name below {output}.")
+
+    # ---- the run ------------------------------------------------------------------------------
+    def carry_out(self) -> RunResult:
+        """Do it.
+
+        Raises
+        ------
+        UnitsFailed
+            When too many exposures of a group failed for its product to be made.
+        CpplugError
+            When the reduction cannot be done, or the repository cannot be written.
+        """
+        started = time.perf_counter()
+        if self.resumed and self._finished_before():
+            return RunResult(
+                run=self.run,
+                products=tuple(self.repo.datasets(None, [self.run])),
+                failed=(),
+                nothing_to_do=True,
+            )
+        self._open()
+        stage = "isr"
+        try:
+            done = self._units()
+            stage = "reduce"
+            products = [
+                product
+                for group in self.plan.groups
+                if (product := self._reduce(group, done)) is not None
+            ]
+            self._close(products, time.perf_counter() - started)
+        except BaseException as error:
+            self._fail(error, stage)
+            raise
+        finally:
+            self.ledger.close()
+        result = RunResult(
+            run=self.run,
+            products=tuple(products),
+            failed=tuple(f"{unit}: {reason}" for unit, reason in self.failed.items()),
+            skipped=self.skipped,
+            seconds=time.perf_counter() - started,
+        )
+        if len(products) < len(self.plan.groups):
+            raise UnitsFailed(
+                f"{len(self.failed)} of {self.plan.n_units} units failed, more than --max-failed "
+                f"{self.options.max_failed} allows; no product was made. First: {result.failed[0]}",
+                "Mend or leave out the bad exposures, then run again with --resume.",
+            )
+        return result
+
+    def _finished_before(self) -> bool:
+        rows = [row for row in self.repo.runs(prefix=self.run) if row.run == self.run]
+        return bool(rows) and rows[0].status == "finished"
+
+    def _open(self) -> None:
+        plan = self.plan
+        self.repo.start_run(
+            RunRecord(
+                run=self.run,
+                kind="run",
+                calibration=plan.calibration,
+                instrument=plan.instrument,
+                plan_digest=plan.digest(),
+                command=self.options.command,
+                user=getpass.getuser(),
+                host=socket.gethostname(),
+                started=times.now_tai(),
+            )
+        )
+        self.repo.chain(self.options.output, [self.run], mode="prepend")
+        self.ledger.write("plan.json", plan)
+        self.ledger.write("config.json", self.prepared.settings.as_dict())
+        self.bus.emit(
+            RunStarted(
+                calibration=plan.calibration,
+                plugins=self.catalog.used(),
+                config_digest=plan.config_digest,
+                inputs=list(plan.inputs),
+                n_exposures=len(plan.exposures()),
+                n_units=plan.n_units,
+            ),
+            instrument=plan.instrument,
+        )
+        self.bus.emit(ConfigResolved(values=self.prepared.settings.as_dict()))
+        for exposure, reason in plan.rejected:
+            self.bus.emit(
+                ExposureRejected(reason=reason), instrument=plan.instrument, exposure=exposure
+            )
+
+    def _tasks(self) -> list[Task]:
+        return [
+            make_task(self.plan, self.prepared, group, unit, self.scratch)
+            for group in self.plan.groups
+            for unit in group.units
+        ]
+
+    def _units(self) -> dict[str, dict[str, Any]]:
+        """Do every unit that is not done yet; return what each measured, by unit."""
+        measured: dict[str, dict[str, Any]] = {}
+        todo = []
+        for task in self._tasks():
+            earlier = frames.finished(Path(task.frame), task.key) if task.frame else None
+            if earlier is None:
+                todo.append(task)
+                continue
+            measured[task.unit] = earlier
+            self.skipped += 1
+            self.bus.emit(UnitSkipped(unit=task.unit, kind="isr", reason="done before"))
+        by_unit = {task.unit: task for task in todo}
+        for done in work_through(todo, self.catalog, self.options.jobs):
+            self._note(done, len(todo))
+            if done.error:
+                if self.options.fail_fast:
+                    error = UnitsFailed(f"{done.unit}: {done.error}", done.next_step)
+                    raise error
+                continue
+            measured[done.unit] = dict(done.measured)
+            task = by_unit[done.unit]
+            if task.frame:
+                frames.finish(Path(task.frame), task.key, dict(done.measured))
+        return measured
+
+    def _note(self, done: Done, total: int) -> None:
+        """Re-emit what happened in a worker, and how the unit ended."""
+        self._done += 1
+        where = {
+            "instrument": self.plan.instrument,
+            "detector": done.detector,
+            "exposure": done.exposure,
+        }
+        self.bus.forward([(event, where, done.worker) for event in done.events])
+        if done.error:
+            self.failed[done.unit] = done.error
+            event: Event = UnitFailed(
+                unit=done.unit, kind="isr", error=done.error, traceback=done.trace
+            )
+        else:
+            event = UnitFinished(
+                unit=done.unit,
+                kind="isr",
+                seconds=done.seconds,
+                done=self._done,
+                total=total,
+                peak_mb=done.peak_mb,
+            )
+        self.bus.emit(event, **where)
+
+    # ---- one product --------------------------------------------------------------------------
+    def _reduce(self, group: Group, measured: Mapping[str, dict[str, Any]]) -> Any:
+        """Make the product of one group; None when too many of its exposures failed."""
+        tasks = [t for t in self._tasks() if _in_group(t, group)]
+        good = [task for task in tasks if task.unit in measured]
+        failed = len(tasks) - len(good)
+        if failed > allowed_failures(self.options.max_failed, len(tasks)) or not good:
+            return None
+        where = {"instrument": self.plan.instrument, "detector": group.detector}
+        detector = self.prepared.instrument.camera.detector(group.detector)
+        units = {unit.info.exposure: unit for unit in group.units}
+        used = [units[task.info.exposure] for task in good]
+        refs = _common_calibs(used)
+        context = UnitContext(
+            catalog=self.catalog,
+            calibration=self.recipe,
+            options=good[0].options,
+            camera=self.prepared.instrument.camera,
+            detector=detector,
+            calibs=FoundCalibs(refs, ProductCache()),
+            emit=lambda event: self._emit(event, where),
+            seed=seed_of(group.label),
+            scratch=self.scratch,
+            settings=self.prepared.settings,
+            workers=self.options.jobs,
+        )
+        exposures = StoredExposures(
+            [frames.FrameFile(Path(task.frame)) for task in good if task.frame], detector
+        )
+        numbers = [measured[task.unit] for task in good]
+        started = time.perf_counter()
+        product: Product = self.catalog.execute(
+            Work(
+                kind="reduce",
+                name=self.recipe.name,
+                run=lambda: self.recipe.reduce(numbers, exposures, context),
+            ),
+            context,
+        )
+        row = self._register(group, used, product, failed)
+        self.bus.emit(
+            UnitFinished(
+                unit=f"{self.plan.instrument}/{group.label}",
+                kind="reduce",
+                seconds=time.perf_counter() - started,
+                done=1,
+                total=1,
+                peak_mb=_peak_mb(),
+            ),
+            **where,
+        )
+        return row
+
+    def _emit(self, event: Event, where: Mapping[str, Any]) -> None:
+        self.bus.emit(event, **where)
+
+    def _register(self, group: Group, used: Sequence[Unit], product: Product, failed: int) -> Any:
+        """Write the product to disk, then its row in one transaction."""
+        plan = self.plan
+        identity = str(uuid.uuid4())
+        data_id = DataId(
+            instrument=plan.instrument,
+            detector=group.detector,
+            physical_filter=group.physical_filter,
+        )
+        stem = "_".join(
+            part.replace("/", "-").replace(" ", "_")
+            for part in (
+                plan.calibration,
+                plan.instrument,
+                group.detector_name,
+                group.physical_filter,
+                Path(self.run).name,
+            )
+            if part
+        )
+        relative = Path("datasets") / self.run / plan.calibration / f"{stem}.fits"
+        provenance = provenance_of(self, group, used, failed)
+        cards = product_cards(
+            identity, plan, self.run, data_id, used, provenance, self.prepared.instrument
+        )
+        sha256, size = fits.write_product(self.repo.root / relative, product, cards)
+        record = DatasetRecord(
+            id=identity,
+            dataset_type=plan.calibration,
+            run=self.run,
+            data_id=data_id,
+            path=str(relative),
+            sha256=sha256,
+            size=size,
+            created=times.now_tai(),
+            is_calibration=True,
+            provenance=provenance,
+        )
+        self.repo.add_datasets([record])
+        self.bus.emit(
+            ProductWritten(
+                dataset=identity,
+                dataset_type=plan.calibration,
+                path=str(relative),
+                sha256=sha256,
+                dims={
+                    "instrument": plan.instrument,
+                    "detector": group.detector,
+                    **({"physical_filter": group.physical_filter} if group.physical_filter else {}),
+                },
+            ),
+            instrument=plan.instrument,
+            detector=group.detector,
+        )
+        return self.repo.dataset(identity)
+
+    # ---- the end ------------------------------------------------------------------------------
+    def _close(self, products: Sequence[Any], seconds: float) -> None:
+        complete = len(products) == len(self.plan.groups)
+        summary = {
+            "run": self.run,
+            "calibration": self.plan.calibration,
+            "products": [row.id for row in products],
+            "n_units": self.plan.n_units,
+            "failed": self.failed,
+            "rejected": {str(number): reason for number, reason in self.plan.rejected},
+            "skipped": self.skipped,
+            "seconds": seconds,
+        }
+        self.ledger.write("summary.json", summary)
+        if complete:
+            self.bus.emit(
+                RunFinished(
+                    seconds=seconds,
+                    products=[row.id for row in products],
+                    n_failed=len(self.failed),
+                ),
+                instrument=self.plan.instrument,
+            )
+        else:
+            self.bus.emit(
+                RunFailed(error=f"{len(self.failed)} units failed", stage="isr"),
+                instrument=self.plan.instrument,
+            )
+        self.repo.finish_run(
+            self.run, "finished" if complete and not self.failed else "failed", summary
+        )
+        if complete and not self.options.keep_scratch:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def _fail(self, error: BaseException, stage: str) -> None:
+        """Leave a true record behind, whatever else is broken."""
+        text = str(error) or type(error).__name__
+        status = "interrupted" if isinstance(error, KeyboardInterrupt | GeneratorExit) else "failed"
+        try:
+            self.bus.emit(RunFailed(error=text, stage=stage), instrument=self.plan.instrument)
+            if not isinstance(error, CpplugError):
+                trace = "".join(traceback.format_exception(error))
+                (self.folder / "traceback.txt").write_text(trace, encoding="utf-8")
+        except (CpplugError, OSError):
+            pass
+        try:
+            self.repo.finish_run(self.run, status, {"error": text, "stage": stage})
+        except CpplugError:
+            pass
+
+
+def make_task(
+    plan: Plan,
+    prepared: Prepared,
+    group: Group,
+    unit: Unit,
+    scratch: Path | None,
+    *,
+    verifiers: tuple[str, ...] = (),
+    membership: str = "",
+) -> Task:
+    """Return the task of one unit; its key is the hash of all that decides its result."""
+    name = f"{plan.instrument}/{group.detector_name}/{unit.info.exposure}"
+    steps = tuple(step for step in plan.steps if step.enabled)
+    recipe: Calibration = prepared.recipe
+    config = prepared.settings.calibration_config()
+    options = {
+        field: msgspec.to_builtins(getattr(config, field)) for field in config.__struct_fields__
+    }
+    content = [
+        unit.sha256,
+        group.detector,
+        [(step.name, sorted(msgspec.to_builtins(step.options).items())) for step in steps],
+        sorted(calib.sha256 for calib in unit.calibs),
+        sorted(options.items()),
+        verifiers,
+    ]
+    key = hashlib.sha256(repr(content).encode()).hexdigest()
+    measure = recipe.measure is not None and not verifiers
+    keep = scratch is not None and (recipe.keeps_frames or measure)
+    return Task(
+        unit=name,
+        key=key,
+        instrument=plan.instrument,
+        info=unit.info,
+        detector=group.detector,
+        raw=unit.raw,
+        steps=steps,
+        calibs=unit.calibs,
+        calibration=recipe.name,
+        options=options,
+        frame=str(scratch / f"det{group.detector}" / str(unit.info.exposure))
+        if keep and scratch is not None
+        else "",
+        measure=measure,
+        verifiers=verifiers,
+        membership=membership,
+        seed=seed_of(name),
+    )
+
+
+def seed_of(text: str) -> int:
+    """Return a number that depends on the text alone."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def _in_group(task: Task, group: Group) -> bool:
+    return task.detector == group.detector and any(
+        unit.info.exposure == task.info.exposure for unit in group.units
+    )
+
+
+def _common_calibs(units: Sequence[Unit]) -> list[CalibRef]:
+    """Return the calibrations that all units share."""
+    shared = {calib.sha256: calib for calib in units[0].calibs}
+    for unit in units[1:]:
+        mine = {calib.sha256 for calib in unit.calibs}
+        shared = {sha: calib for sha, calib in shared.items() if sha in mine}
+    return list(shared.values())
+
+
+def _peak_mb() -> float:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def plan_rows(prepared: Prepared, request: Request) -> dict[str, Any]:
+    """Return what ``--plan`` prints, JSON-safe."""
+    plan: Plan = prepared.plan
+    calibs = {
+        (c.dataset_type, c.dataset): {
+            "type": c.dataset_type,
+            "dataset": c.dataset,
+            "collection": c.collection,
+            "begin": times.format_time(c.begin),
+            "end": times.format_time(c.end),
+            "exposures": sum(
+                any(k.dataset == c.dataset for k in unit.calibs)
+                for group in plan.groups
+                for unit in group.units
+            ),
+        }
+        for group in plan.groups
+        for unit in group.units
+        for c in unit.calibs
+    }
+    return {
+        "calibration": plan.calibration,
+        "instrument": plan.instrument,
+        "inputs": list(plan.inputs),
+        "selection": plan.where,
+        "exposures": [
+            {
+                "detector": group.detector_name,
+                "physical_filter": group.physical_filter,
+                "n": len(group.units),
+                "ids": [unit.info.exposure for unit in group.units],
+            }
+            for group in plan.groups
+        ],
+        "rejected": [{"exposure": number, "reason": reason} for number, reason in plan.rejected],
+        "steps": [
+            {
+                "n": i + 1,
+                "step": step.name,
+                "runs": "yes" if step.enabled else "no",
+                "switch": step.source,
+                "options": ", ".join(f"{k}={v}" for k, v in step.options.items()),
+            }
+            for i, step in enumerate(plan.steps)
+        ],
+        "calibrations": list(calibs.values()),
+        "config_digest": plan.config_digest,
+        "request": msgspec.to_builtins(request),
+    }
