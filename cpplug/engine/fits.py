@@ -59,10 +59,9 @@ def read_headers(path: Path) -> list[Header]:
         return [plain_header(hdu) for hdu in file.hdus]
 
 
-def _segment(amplifier: Amplifier, stored: Stored) -> Image:
+def _fill(segment: Image, amplifier: Amplifier, stored: Stored) -> None:
     """Cut an amplifier's pieces out of a stored array, join them and put them in read-out order."""
     data, scale, zero, blank = stored.data, stored.scale, stored.zero, stored.blank
-    segment = np.empty(amplifier.shape, np.float32)
     view = segment[:: -1 if amplifier.source_flip_y else 1, :: -1 if amplifier.source_flip_x else 1]
     x = 0
     for piece in amplifier.source:
@@ -76,7 +75,16 @@ def _segment(amplifier: Amplifier, stored: Stored) -> Image:
         if blank is not None:
             target[pixels == blank] = np.nan
         x += piece.width
-    return segment
+
+
+def _empty_segments(detector: Detector) -> dict[str, Image]:
+    """Make room for all segments in one piece of memory (faster than sixteen)."""
+    sizes = [amp.shape[0] * amp.shape[1] for amp in detector.amplifiers]
+    pool, ends = np.empty(sum(sizes), np.float32), np.cumsum(sizes)
+    return {
+        amp.name: pool[end - size : end].reshape(amp.shape)
+        for amp, size, end in zip(detector.amplifiers, sizes, ends, strict=True)
+    }
 
 
 def _extent(amplifiers: list[Amplifier]) -> tuple[int, int]:
@@ -108,7 +116,7 @@ def read_raw(path: Path, info: ExposureInfo, detector: Detector) -> RawExposure:
         not have the shape that the camera file describes (windowed or binned, for example).
     """
     groups: dict[int, list[Amplifier]] = {}
-    segments: dict[str, Image] = {}
+    segments = _empty_segments(detector)
     with opened(path) as file:
         for amplifier in detector.amplifiers:
             position = file.find(amplifier.hdu, amplifier.name)
@@ -117,9 +125,9 @@ def read_raw(path: Path, info: ExposureInfo, detector: Detector) -> RawExposure:
             hdu = file.hdus[position]
             _check_shape(path, info, hdu, amplifiers)
             stored = file.stored(hdu)
-            segments.update({amp.name: _segment(amp, stored) for amp in amplifiers})
-    ordered = {amp.name: segments[amp.name] for amp in detector.amplifiers}
-    return RawExposure(info, detector, ordered)
+            for amp in amplifiers:
+                _fill(segments[amp.name], amp, stored)
+    return RawExposure(info, detector, segments)
 
 
 def _check_shape(path: Path, info: ExposureInfo, hdu: Hdu, amplifiers: list[Amplifier]) -> None:

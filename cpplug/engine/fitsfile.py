@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from astropy.io import fits as astropy_fits
 from cpplug.api.errors import CpplugError, DataError
 from cpplug.api.instrument import HeaderValue
 
+Handle = io.BufferedReader | io.BytesIO
 BLOCK = 2880
 """FITS files come in blocks of this many bytes (FITS standard 4.0, section 3.1)."""
 CARD = 80
@@ -62,7 +63,7 @@ class Hdu:
         return tuple(n for n in axes[:-2] if n != 1) + tuple(axes[-2:])
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Path) -> Handle:
     """Open a file for reading, unpacked in memory when it is gzipped."""
     handle = path.open("rb")
     if handle.read(2) == b"\x1f\x8b":
@@ -98,7 +99,7 @@ def opened(path: Path) -> Iterator[FitsFile]:
         raise DataError(f"{path} cannot be read: {reason}.", "Copy it again.") from error
 
 
-def _scan(handle: BinaryIO, path: Path) -> list[Hdu]:
+def _scan(handle: Handle, path: Path) -> list[Hdu]:
     """List the HDUs of an open file and check that their data are all there."""
     end = handle.seek(0, os.SEEK_END)
     position, hdus = 0, list[Hdu]()
@@ -123,7 +124,7 @@ def _scan(handle: BinaryIO, path: Path) -> list[Hdu]:
     return hdus
 
 
-def _header_text(handle: BinaryIO, path: Path, *, first: bool) -> str:
+def _header_text(handle: Handle, path: Path, *, first: bool) -> str:
     start = b"SIMPLE  =" if first else b"XTENSION="
     text = handle.read(BLOCK)
     if not text.startswith(start):
@@ -219,10 +220,11 @@ class Stored:
 class FitsFile:
     """An open file: its HDUs, and their pixels as stored."""
 
-    def __init__(self, handle: BinaryIO, path: Path) -> None:
+    def __init__(self, handle: Handle, path: Path) -> None:
         self.handle, self.path = handle, path
         self.hdus = _scan(handle, path)
         self._by_astropy: Any = None
+        self._buffer = np.empty(0, np.uint8)
 
     def find(self, key: int | str, amplifier: str) -> int:
         """Return the position of the HDU with this number or EXTNAME (case does not matter)."""
@@ -242,12 +244,21 @@ class FitsFile:
         )
 
     def stored(self, hdu: Hdu) -> Stored:
-        """Return the pixels of an image HDU; a tile-compressed one is unpacked."""
+        """Return the pixels of an image HDU; a tile-compressed one is unpacked.
+
+        The array is valid until the next call: one buffer serves all HDUs of a file, which halves
+        the time that a frame of sixteen segments takes.
+        """
         if hdu.compressed:
             return Stored(self._unpack(hdu))
         dtype = np.dtype(_DTYPE[int(hdu.header["BITPIX"] or 0)])
         self.handle.seek(hdu.offset)
-        data = np.frombuffer(self.handle.read(hdu.size), dtype=dtype).reshape(hdu.shape)
+        if self._buffer.size < hdu.size:
+            self._buffer = np.empty(hdu.size, np.uint8)
+        pixels = self._buffer[: hdu.size]
+        if self.handle.readinto(pixels.data) != hdu.size:
+            raise DataError(f"{self.path} became shorter while it was read.", "Copy it again.")
+        data = pixels.view(dtype).reshape(hdu.shape)
         scale, zero, blank = (hdu.header.get(key) for key in ("BSCALE", "BZERO", "BLANK"))
         return Stored(
             data,
