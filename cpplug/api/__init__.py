@@ -38,6 +38,11 @@ _HOME = {
         "Verdict", "Verifier", "Work",
     ),
     "stack": ("Block", "Combined", "Plane"),
+    "stats": (
+        "Clipped", "ClippedRows", "clipped", "clipped_rows", "good_pixels", "integer_median",
+        "integer_median_rows", "mad_sigma", "mean_rows", "mean_variance", "median", "median_rows",
+        "quantile_rows", "quantiles", "quartile_range", "running_median", "truncation_correction",
+    ),
 }  # fmt: skip
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -55,6 +60,7 @@ if TYPE_CHECKING:
     from cpplug.api.product import *
     from cpplug.api.records import *
     from cpplug.api.stack import *
+    from cpplug.api.stats import *
 
 
 def __getattr__(name: str) -> Any:
