@@ -1,7 +1,7 @@
 """The calibrations that were found for one exposure, as steps see them.
 
-Planning decides which file serves which exposure (``CalibRef``); a worker opens it when a step asks,
-checks that it fits, and keeps the last few in memory because the next exposure usually wants them.
+Planning decides which file serves which exposure (``CalibRef``); a worker opens it when a step
+asks, checks that it fits, and keeps the last few in memory: the next exposure usually wants them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 from cpplug.api.errors import CalibrationMissing, DataError
 from cpplug.api.exposure import Exposure
 from cpplug.api.product import ImageProduct, Product, TableProduct
-from cpplug.engine import fits
+from cpplug.engine.products import read_product
 
 
 class CalibRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ class ProductCache:
         if ref.sha256 in self._products:
             self._products.move_to_end(ref.sha256)
             return self._products[ref.sha256]
-        product = fits.read_product(Path(ref.path))
+        product = read_product(Path(ref.path))
         self._products[ref.sha256] = product
         while len(self._products) > self._size:
             self._products.popitem(last=False)

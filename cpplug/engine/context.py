@@ -8,29 +8,61 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from cpplug.api.camera import Camera, Detector
 from cpplug.api.context import Calibs, Exposures
 from cpplug.api.errors import DataError
 from cpplug.api.events import CombineFinished, Event, SolveFinished
-from cpplug.api.exposure import Exposure
+from cpplug.api.exposure import Exposure, Image
 from cpplug.api.instrument import ExposureInfo
 from cpplug.api.records import Calibration, Combiner, Solution, Solver, Work
 from cpplug.api.stack import Block, Combined, Plane
+from cpplug.engine.frames import FrameFile
 from cpplug.engine.settings import Settings, build
 from cpplug.engine.stack import stack
 
 if TYPE_CHECKING:
-    from cpplug.engine.frames import FrameFile
     from cpplug.host.catalog import Catalog
 
 CHATTER = logging.getLogger("cpplug.plugin")
 
 
+class StackFrame(FrameFile):
+    """A scratch frame whose variance rows always exist: stored, or computed from the image."""
+
+    def __init__(self, stem: Path, detector: Detector) -> None:
+        super().__init__(stem)
+        self._detector = detector
+
+    def variance_rows(self, first: int, stop: int) -> Image:
+        """Return rows of the variance: the plane, else I/g + R^2 as the variance step noted."""
+        stored = super().variance_rows(first, stop)
+        if stored is not None:
+            return stored
+        image = self.image_rows(first, stop)
+        variance = np.empty(image.shape, np.float32)
+        for amplifier in self._detector.amplifiers:
+            box, noise = amplifier.bbox, self.notes.noise.get(amplifier.name)
+            low, high = max(first, box.y), min(stop, box.y + box.height)
+            if low >= high:
+                continue
+            if noise is None:
+                raise DataError(
+                    f"Exposure {self.info.exposure} has no noise for amplifier {amplifier.name}.",
+                    "Few frames need the variance step: keep -c isr:doVariance=True.",
+                )
+            part = (slice(low - first, high - first), slice(box.x, box.x + box.width))
+            variance[part] = image[part] / np.float32(noise.gain)
+            variance[part] += np.float32(noise.read_noise**2)
+        return variance
+
+
 class StoredExposures:
     """The exposures of a group after ISR, on disk, read one at a time."""
 
-    def __init__(self, frames: Sequence[FrameFile], detector: Detector) -> None:
-        self.frames = tuple(frames)
+    def __init__(self, stems: Sequence[Path], detector: Detector) -> None:
+        self.frames = tuple(StackFrame(stem, detector) for stem in stems)
         self._detector = detector
 
     @property

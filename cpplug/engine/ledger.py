@@ -15,6 +15,7 @@ import msgspec
 
 from cpplug.api.errors import RepositoryError
 from cpplug.api.events import Envelope
+from cpplug.engine.files import replacing
 from cpplug.host.bus import to_json
 
 _DURABLE = ("run.", "product.", "verify.", "certification.")
@@ -49,11 +50,10 @@ class Ledger:
 
     def write(self, name: str, content: Any) -> Path:
         """Write a JSON document into the run's folder, whole or not at all."""
-        from cpplug.engine.files import write_atomic
-
         path = self.folder / name
         data = msgspec.json.format(msgspec.json.encode(content, order="sorted"), indent=1)
-        write_atomic(path, data + b"\n")
+        with replacing(path) as temporary:
+            temporary.write_bytes(data + b"\n")
         return path
 
     def close(self) -> None:

@@ -122,8 +122,8 @@ def make_settings(
 ) -> tuple[Calibration, Instrument, Settings]:
     """Resolve the options of a request.
 
-    Layers: plugin defaults, the instrument's defaults file, ``cpplug.toml`` of the repository and of
-    the current folder, ``-C`` files, ``-c`` overrides.
+    Layers: plugin defaults, the instrument's defaults file, ``cpplug.toml`` of the repository and
+    of the current folder, ``-C`` files, ``-c`` overrides.
     """
     recipe: Calibration = catalog.find_calibration(request.calibration)
     instrument: Instrument = catalog.get("instrument", request.instrument)
@@ -137,9 +137,8 @@ def make_settings(
         layer = read_layer(instrument.folder() / instrument.defaults_file, strict=False)
         layers.append(Layer(f"{instrument.name} {instrument.defaults_file}", layer.values, False))
     roots = [root for root in (repository_root, Path.cwd()) if root is not None]
-    for path in dict.fromkeys((root / "cpplug.toml").resolve() for root in roots):
-        if path.is_file():
-            layers.append(read_layer(path, strict=False))
+    projects = dict.fromkeys((root / "cpplug.toml").resolve() for root in roots)
+    layers += [read_layer(path, strict=False) for path in projects if path.is_file()]
     layers += [read_layer(Path(file), strict=True) for file in request.option_files]
     settings = Settings(
         recipe,

@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Any
 import cpplug
 from cpplug.api import times
 from cpplug.api.instrument import Instrument
+from cpplug.api.product import MetaValue
 
 if TYPE_CHECKING:
     from cpplug.engine.plan import Group, Plan, Unit
     from cpplug.engine.run import Driver
     from cpplug.store import DataId
-
-Card = tuple[str, str | int | float | bool, str]
 
 
 def provenance_of(
@@ -69,7 +68,7 @@ def product_cards(
     used: Sequence[Unit],
     provenance: Mapping[str, Any],
     instrument: Instrument,
-) -> list[Card]:
+) -> dict[str, MetaValue]:
     """Return the provenance cards of a product's primary header, in order.
 
     Dates are TAI (``TIMESYS``); they span the inputs from the first begin to the last end.
@@ -77,45 +76,36 @@ def product_cards(
     detector = instrument.camera.detector(data_id.detector)
     begin = min(unit.info.begin for unit in used)
     end = max(unit.info.end for unit in used)
-    cards: list[Card] = [
-        ("OBSTYPE", plan.calibration, "kind of calibration"),
-        ("INSTRUME", plan.instrument, "instrument"),
-        ("DETECTOR", detector.id, "detector id"),
-        ("DETNAME", detector.name, "detector name"),
-        ("TIMESYS", "TAI", "time scale of the dates"),
-        ("DATE-BEG", times.format_time(begin), "begin of the first input"),
-        ("DATE-END", times.format_time(end), "end of the last input"),
-        ("DATE-AVG", times.format_time((begin + end) // 2), "middle of the inputs"),
-        ("MJD-BEG", times.to_mjd(begin), "[d] begin of the first input"),
-        ("MJD-END", times.to_mjd(end), "[d] end of the last input"),
-    ]
+    cards: dict[str, MetaValue] = {
+        "OBSTYPE": plan.calibration,
+        "INSTRUME": plan.instrument,
+        "DETECTOR": detector.id,
+        "DETNAME": detector.name,
+        "TIMESYS": "TAI",
+        "DATE-BEG": times.format_time(begin),
+        "DATE-END": times.format_time(end),
+        "DATE-AVG": times.format_time((begin + end) // 2),
+        "MJD-BEG": times.to_mjd(begin),
+        "MJD-END": times.to_mjd(end),
+    }
     serials = {unit.info.detector_serial for unit in used} - {""}
     if len(serials) == 1:
-        cards.append(("DETSER", serials.pop(), "detector serial number"))
+        cards["DETSER"] = serials.pop()
     if data_id.physical_filter:
-        cards.append(("FILTER", data_id.physical_filter, "physical filter"))
-    cards += [
-        ("CPP_ID", identity, "dataset id"),
-        ("CPP_RUN", run, "run that made it"),
-        ("CPP_VERS", cpplug.__version__, "cpplug version"),
-        ("CPP_CONF", plan.config_digest, "SHA-256 of the resolved options"),
-        ("CPP_STEP", " ".join(s.name for s in plan.steps if s.enabled), "ISR steps"),
-        ("CPP_NINP", len(used), "number of input exposures"),
-        ("CPP_NBAD", int(provenance["n_failed"]), "selected exposures that failed"),
-    ]
+        cards["FILTER"] = data_id.physical_filter
+    cards |= {
+        "CPP_ID": identity,
+        "CPP_RUN": run,
+        "CPP_VERS": cpplug.__version__,
+        "CPP_CONF": plan.config_digest,
+        "CPP_STEP": " ".join(s.name for s in plan.steps if s.enabled),
+        "CPP_NINP": len(used),
+        "CPP_NBAD": int(provenance["n_failed"]),
+    }
     for number, unit in enumerate(used):
-        info = unit.info
-        cards += [
-            (f"CPP_INPUT_{number}", info.exposure, "input exposure"),
-            (f"CPP_INPUT_DATE_{number}", times.format_time(info.begin), "its begin, TAI"),
-            (f"CPP_INPUT_EXPT_{number}", info.exposure_time, "[s] its exposure time"),
-        ]
+        cards[f"CPP_INPUT_{number}"] = unit.info.exposure
+        cards[f"CPP_INPUT_DATE_{number}"] = times.format_time(unit.info.begin)
+        cards[f"CPP_INPUT_EXPT_{number}"] = unit.info.exposure_time
     for number, calib in enumerate(provenance["calibrations"]):
-        cards.append(
-            (
-                f"CPP_CALIB_{number}",
-                f"{calib['dataset_type']} {calib['dataset']}",
-                "calibration used",
-            )
-        )
+        cards[f"CPP_CALIB_{number}"] = f"{calib['dataset_type']} {calib['dataset']}"
     return cards

@@ -1,12 +1,13 @@
 """Carries a plan out: ISR units in workers, one reduction per group, products into the repository.
 
 The driver is the only writer of the registry. Every run is a new RUN collection
-``<output>/<UTC time>``, put in front of the chain ``<output>``. A run that is killed leaves finished
-units behind, and ``--resume`` goes on from there; nothing half-written is ever registered.
+``<output>/<UTC time>``, put in front of the chain ``<output>``. A run that is killed leaves
+finished units behind, and ``--resume`` goes on from there; nothing half-written is ever registered.
 """
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import shutil
@@ -36,11 +37,12 @@ from cpplug.api.events import (
 )
 from cpplug.api.product import Product
 from cpplug.api.records import Calibration, Work
-from cpplug.engine import fits, frames
+from cpplug.engine import scratch
 from cpplug.engine.calibs import CalibRef, FoundCalibs, ProductCache
 from cpplug.engine.context import StoredExposures, UnitContext
 from cpplug.engine.ledger import Ledger, last_sequence
 from cpplug.engine.plan import Group, Plan, Prepared, Request, Unit
+from cpplug.engine.products import write_product
 from cpplug.engine.provenance import product_cards, provenance_of
 from cpplug.engine.units import Done, Task
 from cpplug.engine.workers import work_through
@@ -140,7 +142,7 @@ class Driver:
         if self.options.resume:
             digest = self.plan.digest()
             for row in self.repo.runs(prefix=f"{output}/"):
-                if row.plan_digest == digest:
+                if row.details.get("plan_digest") == digest:
                     return row.run, True
         for attempt in range(1000):
             stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -206,21 +208,26 @@ class Driver:
 
     def _finished_before(self) -> bool:
         rows = [row for row in self.repo.runs(prefix=self.run) if row.run == self.run]
-        return bool(rows) and rows[0].status == "finished"
+        return bool(rows) and rows[0].status == "done"
 
     def _open(self) -> None:
         plan = self.plan
         self.repo.start_run(
             RunRecord(
                 run=self.run,
-                kind="run",
+                kind="build",
                 calibration=plan.calibration,
                 instrument=plan.instrument,
-                plan_digest=plan.digest(),
                 command=self.options.command,
                 user=getpass.getuser(),
                 host=socket.gethostname(),
                 started=times.now_tai(),
+                details={
+                    "plan_digest": plan.digest(),
+                    "config_digest": plan.config_digest,
+                    "plugins": self.catalog.used(),
+                    "inputs": list(plan.inputs),
+                },
             )
         )
         self.repo.chain(self.options.output, [self.run], mode="prepend")
@@ -255,14 +262,17 @@ class Driver:
         measured: dict[str, dict[str, Any]] = {}
         todo = []
         for task in self._tasks():
-            earlier = frames.finished(Path(task.frame), task.key) if task.frame else None
+            earlier = (
+                scratch.finished(Path(task.frame), task.key, with_frame=task.keep_frame)
+                if task.frame
+                else None
+            )
             if earlier is None:
                 todo.append(task)
                 continue
             measured[task.unit] = earlier
             self.skipped += 1
             self.bus.emit(UnitSkipped(unit=task.unit, kind="isr", reason="done before"))
-        by_unit = {task.unit: task for task in todo}
         for done in work_through(todo, self.catalog, self.options.jobs):
             self._note(done, len(todo))
             if done.error:
@@ -271,9 +281,6 @@ class Driver:
                     raise error
                 continue
             measured[done.unit] = dict(done.measured)
-            task = by_unit[done.unit]
-            if task.frame:
-                frames.finish(Path(task.frame), task.key, dict(done.measured))
         return measured
 
     def _note(self, done: Done, total: int) -> None:
@@ -328,7 +335,7 @@ class Driver:
             workers=self.options.jobs,
         )
         exposures = StoredExposures(
-            [frames.FrameFile(Path(task.frame)) for task in good if task.frame], detector
+            [Path(task.frame) for task in good if task.keep_frame], detector
         )
         numbers = [measured[task.unit] for task in good]
         started = time.perf_counter()
@@ -382,7 +389,7 @@ class Driver:
         cards = product_cards(
             identity, plan, self.run, data_id, used, provenance, self.prepared.instrument
         )
-        sha256, size = fits.write_product(self.repo.root / relative, product, cards)
+        sha256, size = write_product(self.repo.root / relative, product, cards)
         record = DatasetRecord(
             id=identity,
             dataset_type=plan.calibration,
@@ -441,9 +448,7 @@ class Driver:
                 RunFailed(error=f"{len(self.failed)} units failed", stage="isr"),
                 instrument=self.plan.instrument,
             )
-        self.repo.finish_run(
-            self.run, "finished" if complete and not self.failed else "failed", summary
-        )
+        self.repo.finish_run(self.run, "done" if complete else "failed", summary)
         if complete and not self.options.keep_scratch:
             shutil.rmtree(self.scratch, ignore_errors=True)
 
@@ -458,10 +463,8 @@ class Driver:
                 (self.folder / "traceback.txt").write_text(trace, encoding="utf-8")
         except (CpplugError, OSError):
             pass
-        try:
+        with contextlib.suppress(CpplugError):
             self.repo.finish_run(self.run, status, {"error": text, "stage": stage})
-        except CpplugError:
-            pass
 
 
 def make_task(
@@ -469,7 +472,7 @@ def make_task(
     prepared: Prepared,
     group: Group,
     unit: Unit,
-    scratch: Path | None,
+    folder: Path | None,
     *,
     verifiers: tuple[str, ...] = (),
     membership: str = "",
@@ -492,7 +495,6 @@ def make_task(
     ]
     key = hashlib.sha256(repr(content).encode()).hexdigest()
     measure = recipe.measure is not None and not verifiers
-    keep = scratch is not None and (recipe.keeps_frames or measure)
     return Task(
         unit=name,
         key=key,
@@ -504,9 +506,10 @@ def make_task(
         calibs=unit.calibs,
         calibration=recipe.name,
         options=options,
-        frame=str(scratch / f"det{group.detector}" / str(unit.info.exposure))
-        if keep and scratch is not None
+        frame=str(folder / f"det{group.detector}" / str(unit.info.exposure))
+        if folder is not None and (recipe.keeps_frames or measure)
         else "",
+        keep_frame=folder is not None and recipe.keeps_frames,
         measure=measure,
         verifiers=verifiers,
         membership=membership,

@@ -203,7 +203,7 @@ def _read_block(
 
 
 def _halves(block: Block) -> Rows:
-    """Return the mean of the odd frames minus the mean of the even frames; NaN where one is empty."""
+    """Return the mean of odd frames minus the mean of even frames; NaN where one is empty."""
     means = []
     for part in (slice(0, None, 2), slice(1, None, 2)):
         values = block.images[part]

@@ -16,13 +16,14 @@ from typing import Any
 
 import msgspec
 
+from cpplug.api import times
 from cpplug.api.context import FrameEvidence, Residual
 from cpplug.api.errors import CpplugError, DataError
 from cpplug.api.events import Event
-from cpplug.api.exposure import Exposure, fraction_masked
+from cpplug.api.exposure import Exposure, fraction_masked, mask_bits
 from cpplug.api.instrument import ExposureInfo
 from cpplug.api.records import Calibration, PlannedStep, Verifier, Work
-from cpplug.engine import fits, frames
+from cpplug.engine import fits, frames, scratch
 from cpplug.engine.calibs import CalibRef, FoundCalibs, ProductCache
 from cpplug.engine.context import UnitContext
 from cpplug.engine.isr import run_chain
@@ -47,8 +48,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     calibration: str
     options: dict[str, Any]
     frame: str
-    """Folder for the scratch frame; empty when none is wanted."""
-    measure: bool
+    """Stem of the unit's scratch files; empty when nothing is kept."""
+    keep_frame: bool = False
+    """Write the corrected frame to scratch."""
+    measure: bool = False
     verifiers: tuple[str, ...] = ()
     membership: str = ""
     seed: int = 0
@@ -143,13 +146,12 @@ class Session:
         if task.verifiers:
             fields["evidence"] = self._verify(task, exposure)
         if task.frame:
-            frames.write_frame(Path(task.frame), exposure, key=task.key)
+            if task.keep_frame:
+                frames.write_frame(Path(task.frame), exposure)
+            scratch.finish(Path(task.frame), task.key, fields.get("measured", {}))
         return fields
 
     def _verify(self, task: Task, exposure: Exposure) -> FrameEvidence:
-        from cpplug.api import times
-        from cpplug.api.exposure import mask_bits
-
         residual = Residual(
             exposure=exposure,
             detector=exposure.detector,
