@@ -141,9 +141,9 @@ class Catalog:
         """Return where a plugin is implemented and who provides it, without importing it."""
         return self._added.get((kind, name)) or self._with_provider(self._find(kind, name))
 
-    def summary_of_command(self, name: str) -> str:
-        """Return the first line of a command plugin's docstring, without importing it."""
-        return tables.first_sentence(self._find("command", name))
+    def summary(self, kind: str, name: str) -> str:
+        """Return the first line of a plugin's docstring, without importing it."""
+        return tables.first_sentence(self.entry(kind, name))
 
     def used(self) -> dict[str, str]:
         """Return ``kind:name`` to ``distribution version`` of every plugin handed out so far."""
