@@ -128,7 +128,7 @@ class Driver:
             self.run,
             listeners,
             ledger=self.ledger,
-            first=last_sequence(self.folder / "events.jsonl") + 1,
+            first_seq=last_sequence(self.folder / "events.jsonl") + 1,
         )
         self.scratch = self.folder / "scratch"
         self.failed: dict[str, str] = {}
@@ -286,12 +286,12 @@ class Driver:
     def _note(self, done: Done, total: int) -> None:
         """Re-emit what happened in a worker, and how the unit ended."""
         self._done += 1
-        where = {
+        where: dict[str, Any] = {
             "instrument": self.plan.instrument,
             "detector": done.detector,
             "exposure": done.exposure,
         }
-        self.bus.forward([(event, where, done.worker) for event in done.events])
+        self.bus.forward((event, *where.values(), done.worker) for event in done.events)
         if done.error:
             self.failed[done.unit] = done.error
             event: Event = UnitFailed(
