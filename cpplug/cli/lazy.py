@@ -52,13 +52,25 @@ COMMON = (
 """Options of ``cpplug`` that may also stand behind the command."""
 
 
-def hyphens(token: str) -> str:
-    """Read an option's name with underscores as hyphens: ``--begin_date`` is ``--begin-date``."""
-    return token.replace("_", "-")
+def hyphens(words: list[str]) -> list[str]:
+    """Write the names of options with hyphens: ``--begin_date=D`` becomes ``--begin-date=D``.
+
+    Values are left as they are, and so is everything behind ``--``.
+    """
+    end = words.index("--") if "--" in words else len(words)
+    fixed = []
+    for word in words[:end]:
+        name, equals, value = word.partition("=")
+        fixed.append(name.replace("_", "-") + equals + value if name.startswith("--") else word)
+    return fixed + words[end:]
 
 
 class LazyGroup(click.Group):
     """The ``cpplug`` command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the options, also those that are written with underscores."""
+        return super().parse_args(ctx, hyphens(args))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return built-in commands in their order, then those of plugins."""
@@ -66,12 +78,11 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one command; None when there is none of this name."""
-        name = hyphens(cmd_name) if hyphens(cmd_name) in TABLE else cmd_name
-        if name in TABLE:
-            module, _, attribute = TABLE[name][0].partition(":")
+        if cmd_name in TABLE:
+            module, _, attribute = TABLE[cmd_name][0].partition(":")
             command: click.Command = getattr(importlib.import_module(module), attribute)
-        elif name in _state(ctx).command_names():
-            command = _state(ctx).catalog.get("command", name)
+        elif cmd_name in _state(ctx).command_names():
+            command = _state(ctx).catalog.get("command", cmd_name)
         else:
             return None
         _accept_common_options(command, self.params)

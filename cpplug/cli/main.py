@@ -15,7 +15,7 @@ import click
 
 from cpplug import __version__
 from cpplug.api.errors import CpplugError
-from cpplug.cli.lazy import LazyGroup, hyphens
+from cpplug.cli.lazy import LazyGroup
 from cpplug.cli.state import State
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -24,7 +24,6 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.group(
     cls=LazyGroup,
     context_settings={
-        "token_normalize_func": hyphens,
         "help_option_names": ["-h", "--help"],
         "max_content_width": 100,
     },
