@@ -152,6 +152,8 @@ class Check(Struct, frozen=True, kw_only=True):
     amplifier: str = ""
     exposure: int | None = None
     membership: str = ""
+    quantity: str = ""
+    """Which number of the test, where it judges several: ``rows``, ``columns``, ``mean``."""
     value: float | None = None
     error: float | None = None
     unit: str = ""
