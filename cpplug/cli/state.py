@@ -7,7 +7,8 @@ plugin interface.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from cpplug.api.errors import CpplugError, UsageError
 
 if TYPE_CHECKING:
+    from cpplug.api.events import Envelope
     from cpplug.api.instrument import Instrument
     from cpplug.host.catalog import Catalog
     from cpplug.store import Repository
@@ -100,6 +102,16 @@ class State:
             "log_level": list(self.log_level),
             "log_file": self.log_file,
         }
+
+    @property
+    def command_text(self) -> str:
+        """What the user typed, as one line that a shell would read again."""
+        return shlex.join(self.command_line)
+
+    def listeners(self) -> list[tuple[str, Callable[[Envelope], None]]]:
+        """Return the listeners that are switched on, told how the user wants them to talk."""
+        self.catalog.configure_listeners(self.listener_options)
+        return self.catalog.listeners()
 
     @contextmanager
     def repository(self, path: Path | None = None) -> Iterator[Repository]:

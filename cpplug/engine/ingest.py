@@ -17,8 +17,9 @@ from typing import Literal
 
 import msgspec
 
+from cpplug.api.camera import Detector
 from cpplug.api.errors import CpplugError, DataError, NothingMatched, PluginError, RepositoryError
-from cpplug.api.instrument import ExposureInfo, Instrument
+from cpplug.api.instrument import ExposureInfo, Header, Instrument
 from cpplug.engine import fits
 from cpplug.engine.files import replacing, sha256_of
 from cpplug.host.catalog import Catalog
@@ -100,8 +101,8 @@ def ingest(
     instrument
         Ask only this one; empty asks all.
     transfer
-        ``direct`` notes where the file lies; ``symlink``, ``hardlink``, ``copy`` and ``move`` put it
-        into the repository; ``auto`` leaves files that are already there and links the others.
+        ``direct`` notes where the file lies; ``symlink``, ``hardlink``, ``copy`` and ``move`` put
+        it into the repository; ``auto`` leaves files that are already there, links the others.
     run
         RUN collection; by default ``<instrument>/raw/all``.
     jobs
@@ -180,7 +181,7 @@ def _identify(path: Path, instruments: dict[str, Instrument], wanted: str) -> _K
         info = chosen.translate(header)
         detectors = chosen.detectors(header)
         for detector in detectors:
-            fits.check_layout(path, headers, info, chosen.camera.detector(detector))
+            _check_layout(headers, info, chosen.camera.detector(detector))
         return _Known(
             path=path,
             instrument=claims[0],
@@ -195,6 +196,36 @@ def _identify(path: Path, instruments: dict[str, Instrument], wanted: str) -> _K
         # A translator that stumbles over one header must not stop the other files.
         reason = f"{type(error).__name__}: {error}"
     return Outcome(path=str(path), status="rejected", reason=reason)
+
+
+def _check_layout(headers: Sequence[Header], info: ExposureInfo, detector: Detector) -> None:
+    """Refuse a file whose extensions are not those of the camera, before its pixels are needed.
+
+    Raises
+    ------
+    DataError
+        When an amplifier's extension is missing or of another size.
+    """
+    named = {str(header.get("EXTNAME", "")).strip(): header for header in headers}
+    for amplifier in detector.amplifiers:
+        key = amplifier.hdu
+        header = (
+            named.get(key) if isinstance(key, str) else headers[key] if key < len(headers) else None
+        )
+        if header is None:
+            raise DataError(f"extension {key!r} of amplifier {amplifier.name} is missing")
+        size = (header.get("NAXIS1"), header.get("NAXIS2"))
+        sharing = [other for other in detector.amplifiers if other.hdu == key]
+        wanted = (
+            max(piece.x + piece.width for other in sharing for piece in other.source),
+            max(piece.y + piece.height for other in sharing for piece in other.source),
+        )
+        if size != wanted:
+            binned = "" if info.binning == (1, 1) else f" (binned {info.binning})"
+            raise DataError(
+                f"extension {key!r} is {size[0]} x {size[1]} pixels{binned}, "
+                f"and {detector.name} has {wanted[0]} x {wanted[1]}"
+            )
 
 
 def _store(

@@ -372,6 +372,18 @@ class Settings:
             for path, value in self.values.items()
         ]
 
+    def schema(self) -> list[dict[str, Any]]:
+        """Return one row per option: path, allowed values, default and sentence."""
+        return [
+            {
+                "option": path,
+                "type": _type_text(option.type),
+                "default": _show(option.default),
+                "meaning": option.text,
+            }
+            for path, option in self._known.items()
+        ]
+
     def as_dict(self) -> dict[str, tuple[Any, str]]:
         """Return path to (value, source), JSON-safe."""
         return {p: (msgspec.to_builtins(v.value), v.source) for p, v in self.values.items()}
@@ -415,6 +427,22 @@ def _convert(kind: Any, value: Any, path: str, source: str) -> Any:
         f"{path} cannot be {value!r} ({source}): {first}.",
         "`cpplug config schema` prints the allowed values.",
     )
+
+
+def _type_text(annotation: Any) -> str:
+    """Say in words which values a type allows."""
+    schema = msgspec.json.schema(annotation)
+    if "enum" in schema:
+        return " | ".join(str(value) for value in schema["enum"])
+    names = {"number": "number", "integer": "whole number", "boolean": "True | False"}
+    kinds = schema.get("type") or [part.get("type") for part in schema.get("anyOf", [])]
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    text = " | ".join(
+        names.get(str(kind), "text" if kind == "string" else str(kind)) for kind in kinds
+    )
+    signs = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {schema[key]}" for key, sign in signs.items() if key in schema]
+    return " ".join([text.replace("array", "list"), *limits])
 
 
 def _show(value: Any) -> str:

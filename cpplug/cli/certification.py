@@ -1,0 +1,251 @@
+"""Commands about validity: certify, decertify, validity, which.
+
+Dates are TAI unless they end in Z or /utc; ranges are half-open. What a command resolved them to is
+shown in both scales.
+"""
+
+from __future__ import annotations
+
+import getpass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cpplug.cli.output import emit_table, format_option
+from cpplug.cli.state import State
+
+
+def _time(text: str | None) -> int | None:
+    from cpplug.api.times import parse_time
+
+    return None if text is None or text.strip() in {"", "-"} else parse_time(text)
+
+
+def _span(begin: int | None, end: int | None) -> str:
+    from cpplug.api.times import format_time
+
+    return (
+        f"[{format_time(begin)}, {format_time(end)}) TAI = "
+        f"[{format_time(begin, 'utc')}, {format_time(end, 'utc')}) UTC"
+    )
+
+
+@click.command()
+@click.argument("source", metavar="RUN")
+@click.argument("collection")
+@click.argument("dataset_type", metavar="CALIB")
+@click.option("--begin-date", help="First moment of validity; absent means always.")
+@click.option("--end-date", help="First moment after it; absent means for ever.")
+@click.option("--accept-failures", metavar="REASON", help='For example "DM-123: amp C07 is dead".')
+@click.option(
+    "--waivers", type=click.Path(path_type=Path, dir_okay=False), help="TOML file of waivers."
+)
+@click.option("--reason", default="", help="Noted in the journal.")
+@click.option("--replace", is_flag=True, help="End what is valid in that range now.")
+@click.option("--truncate", is_flag=True, help="End what is valid now where this begins.")
+@click.option("--search-all-inputs", is_flag=True, help="Of a chain, look in all children.")
+@click.option("--check", "dry_run", is_flag=True, help="Say what would happen; change nothing.")
+@format_option
+@click.pass_obj
+def certify(
+    state: State, source: str, collection: str, dataset_type: str, format: str, **options: Any
+) -> None:
+    """Declare the CALIB products of RUN valid for a range of dates, in COLLECTION.
+
+    Needs a passing verification of the very same product, or waivers.
+    """
+    from cpplug.engine.certify import certify as grant
+
+    with state.repository() as repo:
+        result = grant(
+            repo,
+            state.catalog,
+            source=source,
+            collection=collection,
+            dataset_type=dataset_type,
+            begin=_time(options["begin_date"]),
+            end=_time(options["end_date"]),
+            accept_failures=options["accept_failures"],
+            waiver_file=options["waivers"],
+            reason=options["reason"],
+            replace=options["replace"],
+            truncate=options["truncate"],
+            search_all_inputs=options["search_all_inputs"],
+            dry_run=options["dry_run"],
+            who=getpass.getuser(),
+            command=state.command_text,
+        )
+    what = "Would certify" if options["dry_run"] else "Certified"
+    if result.certified:
+        click.echo(
+            f"{what} {len(result.certified)} {result.dataset_type} in {collection} for "
+            f"{_span(result.begin, result.end)}.",
+            err=True,
+        )
+    if result.unchanged:
+        click.echo(f"{len(result.unchanged)} were certified for this very range before.", err=True)
+    rows = [
+        {"id": r.id, "type": r.dataset_type, "detector": r.data_id.detector,
+         "physical_filter": r.data_id.physical_filter, "run": r.run, "sha256": r.sha256}
+        for r in (*result.certified, *result.unchanged)
+    ]  # fmt: skip
+    emit_table(rows, ["id", "type", "detector", "physical_filter", "run"], format)
+
+
+@click.command()
+@click.argument("collection")
+@click.argument("dataset_type", metavar="CALIB")
+@click.option("--begin-date", help="From when; absent means from the beginning.")
+@click.option("--end-date", help="Until when; absent means for ever.")
+@click.option("--detector", "detectors", multiple=True, type=int, help="Only of this detector.")
+@click.option("--reason", default="", help="Noted in the journal.")
+@format_option
+@click.pass_obj
+def decertify(
+    state: State,
+    collection: str,
+    dataset_type: str,
+    begin_date: str | None,
+    end_date: str | None,
+    detectors: tuple[int, ...],
+    reason: str,
+    format: str,
+) -> int:
+    """End the validity of CALIB in COLLECTION within a range of dates; splits ranges if needed."""
+    from cpplug.api.times import format_time
+
+    begin, end = _time(begin_date), _time(end_date)
+    with state.repository() as repo:
+        ids = None
+        if detectors:
+            rows = repo.validity([collection], dataset_type)
+            ids = sorted({row.data_id for row in rows if row.data_id.detector in detectors})
+        changes = repo.decertify(
+            collection, dataset_type, begin, end, data_ids=ids, who=getpass.getuser(),
+            command=state.command_text, reason=reason,
+        )  # fmt: skip
+    table = [
+        {"dataset": c.dataset, "detector": c.data_id.detector, "action": c.action,
+         "left": "; ".join(f"[{format_time(a)}, {format_time(b)})" for a, b in c.after)}
+        for c in changes
+    ]  # fmt: skip
+    emit_table(table, ["dataset", "detector", "action", "left"], format)
+    if not changes:
+        click.echo(f"No {dataset_type} in {collection} is valid in {_span(begin, end)}.", err=True)
+        return 4
+    return 0
+
+
+@click.command()
+@click.argument("collections", nargs=-1, required=True)
+@click.option("--type", "dataset_type", default=None, help="Only this type.")
+@click.option("--detector", type=int, default=None, help="Only this detector.")
+@click.option("--timeline/--no-timeline", default=True, help="Draw the ranges below the table.")
+@click.option("--journal", is_flag=True, help="Show who changed what, when and why instead.")
+@format_option
+@click.pass_obj
+def validity(
+    state: State,
+    collections: tuple[str, ...],
+    dataset_type: str | None,
+    detector: int | None,
+    timeline: bool,
+    journal: bool,
+    format: str,
+) -> None:
+    """Show which product is valid when in COLLECTIONS, and the gaps between."""
+    from cpplug.api.times import format_time
+
+    with state.repository() as repo:
+        if journal:
+            entries = [row for name in collections for row in repo.journal(name)]
+            _emit_journal(entries, format)
+            return
+        rows = [
+            row
+            for row in repo.validity(list(collections), dataset_type)
+            if detector is None or row.data_id.detector == detector
+        ]
+    table = [
+        {"type": r.dataset_type, "detector": r.data_id.detector,
+         "physical_filter": r.data_id.physical_filter, "begin": format_time(r.begin),
+         "end": format_time(r.end), "run": r.run, "collection": r.collection,
+         "dataset": r.dataset, "sha256": r.sha256}
+        for r in rows
+    ]  # fmt: skip
+    columns = ["type", "detector", "physical_filter", "begin", "end", "run", "collection"]
+    emit_table(table, ["dataset"] if format == "ids" else columns, format)
+    if timeline and format == "table" and rows:
+        from cpplug.cli.timeline import draw
+
+        click.echo()
+        click.echo(draw(rows))
+
+
+def _emit_journal(entries: list[Any], format: str) -> None:
+    from cpplug.api.times import format_time
+
+    table = [
+        {"time": format_time(e.time, "utc"), "action": e.action, "type": e.dataset_type,
+         "begin": format_time(e.begin), "end": format_time(e.end), "who": e.who,
+         "reason": e.reason, "command": e.command, "collection": e.collection,
+         "evidence": e.evidence}
+        for e in sorted(entries, key=lambda e: e.time)
+    ]  # fmt: skip
+    emit_table(table, ["time", "action", "type", "begin", "end", "who", "reason"], format)
+
+
+@click.command()
+@click.argument("dataset_type", metavar="CALIB")
+@click.option("--exposure", type=int, help="Exposure id; its middle is the time of the search.")
+@click.option("--at", "moment", help="Search at this time instead.")
+@click.option("--detector", type=int, required=True, help="Detector id.")
+@click.option("--instrument", default=None, help="Instrument; needed when there are several.")
+@click.option("-i", "--input", "inputs", multiple=True, help="Collections in search order.")
+@format_option
+@click.pass_obj
+def which(
+    state: State,
+    dataset_type: str,
+    exposure: int | None,
+    moment: str | None,
+    detector: int,
+    instrument: str | None,
+    inputs: tuple[str, ...],
+    format: str,
+) -> None:
+    """Say which CALIB an exposure would get, and why: the search, step by step."""
+    from cpplug.api.errors import UnknownNameError, UsageError
+    from cpplug.api.times import format_time
+    from cpplug.engine.plan import default_inputs
+    from cpplug.store import DataId
+
+    if (exposure is None) == (moment is None):
+        raise UsageError("Give one of --exposure and --at.")
+    with state.repository() as repo:
+        known = repo.instruments()
+        if instrument is None and len(known) != 1:
+            raise UsageError("Name the instrument.", f"--instrument {' or '.join(known)}")
+        name = instrument or known[0]
+        filter_name = ""
+        if exposure is not None:
+            found = repo.exposures("exposure = id", instrument=name, binds={"id": exposure})
+            if not found:
+                raise UnknownNameError(f"The repository has no {name} exposure {exposure}.")
+            at, filter_name = found[0].middle, found[0].physical_filter
+        else:
+            at = _time(moment) or 0
+        names = [part for item in inputs for part in item.split(",")] or default_inputs(repo, name)
+        data_id = DataId(name, detector, filter_name)
+        answer = repo.find(dataset_type, data_id, names, at)
+    row = {"id": answer.dataset.id, "type": dataset_type, "detector": detector,
+           "run": answer.dataset.run, "collection": answer.collection,
+           "begin": format_time(answer.begin), "end": format_time(answer.end),
+           "sha256": answer.dataset.sha256, "path": answer.dataset.path,
+           "search": [f"{s.collection} ({s.kind}): {s.outcome}" for s in answer.trace]}  # fmt: skip
+    emit_table([row], ["id", "type", "detector", "run", "collection", "begin", "end"], format)
+    if format == "table":
+        click.echo(f"\nSearched at {format_time(at)} TAI = {format_time(at, 'utc')}:")
+        for number, step in enumerate(answer.trace, 1):
+            click.echo(f"{number:3}. {step.collection} ({step.kind}): {step.outcome}")

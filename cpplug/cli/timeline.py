@@ -1,0 +1,61 @@
+"""Draws validity ranges as text: one line per type, detector and filter, gaps left empty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+WIDTH = 60
+
+
+def draw(rows: Sequence[Any], width: int = WIDTH) -> str:
+    """Return a timeline of validity ranges.
+
+    Parameters
+    ----------
+    rows
+        ``ValidityRow`` records.
+    width
+        Characters between the ends of the axis.
+
+    Returns
+    -------
+    str
+        A line per data id: ``=`` where something is valid, ``|`` where a range begins, blanks in
+        gaps, ``<`` and ``>`` where validity goes on beyond the axis; gaps are listed below.
+    """
+    from cpplug.api.times import NS_PER_DAY, format_time
+
+    bounds = [t for row in rows for t in (row.begin, row.end) if t is not None]
+    low, high = (min(bounds), max(bounds)) if bounds else (0, NS_PER_DAY)
+    span = max(high - low, 1)
+    lines: dict[tuple[Any, ...], list[Any]] = {}
+    for row in rows:
+        key = (row.dataset_type, row.data_id.detector, row.data_id.physical_filter)
+        lines.setdefault(key, []).append(row)
+    labels = {key: " ".join(str(part) for part in key if part != "") for key in lines}
+    margin = max(len(label) for label in labels.values())
+    text, gaps = [], []
+    for key, ranges in lines.items():
+        cells = [" "] * width
+        ends = [" ", " "]
+        ranges = sorted(ranges, key=lambda r: -1 if r.begin is None else r.begin)
+        for row in ranges:
+            first = 0 if row.begin is None else (row.begin - low) * (width - 1) // span
+            last = width if row.end is None else max(first + 1, (row.end - low) * width // span)
+            cells[first:last] = "=" * (min(last, width) - first)
+            if row.begin is not None:
+                cells[first] = "|"
+            ends[0] = "<" if row.begin is None else ends[0]
+            ends[1] = ">" if row.end is None else ends[1]
+        for before, after in pairwise(ranges):
+            if before.end is not None and after.begin is not None and before.end < after.begin:
+                gaps.append(
+                    f"gap: {labels[key]} has nothing in "
+                    f"[{format_time(before.end)}, {format_time(after.begin)}) TAI"
+                )
+        text.append(f"{labels[key]:{margin}} {ends[0]}{''.join(cells)}{ends[1]}")
+    axis = f"{'':{margin}}  {format_time(low)}"
+    axis += format_time(high).rjust(max(margin + 2 + width - len(axis), 1))
+    return "\n".join([*text, axis, *(gaps or ["no gaps"])])
