@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from cpplug.api.camera import Camera, load_camera
+from cpplug.api.camera import Camera, Detector, load_camera
+from cpplug.api.times import format_time
 
 HeaderValue = str | int | float | bool | None
 Header = Mapping[str, HeaderValue]
@@ -123,8 +124,46 @@ class Instrument:
     def simulated_frame(self, info: ExposureInfo, detector: int) -> SimulatedFrame:
         """Say how the camera's own raw file of this exposure looks; the default is a plain file.
 
-        The default writes one image extension per ``hdu`` of the camera file and the cards that
-        :meth:`translate` of a simple instrument needs; cameras override it so that simulated frames
-        cannot be told from real ones.
+        The default is one file per detector with one image extension per ``hdu`` of the camera
+        file (or pixels in the primary HDU, where ``hdu`` is 0) and the cards that :meth:`translate`
+        of a simple instrument needs; cameras override it so that simulated frames cannot be told
+        from real ones. Times are TAI. ``segments`` is keyed by extension name, or by extension
+        number as text.
         """
-        raise NotImplementedError
+        one = self.camera.detector(detector)
+        hdus = dict.fromkeys(amplifier.hdu for amplifier in one.amplifiers)
+        several = f"-det{one.id}" if len(self.camera.detectors) > 1 else ""
+        return SimulatedFrame(
+            file_name=f"{self.name}_{info.day_obs}_{info.seq_num:06d}{several}.fits",
+            primary=self._plain_cards(info, one),
+            segments={
+                str(hdu): [("BUNIT", "adu", "unit of the pixels")] for hdu in hdus if hdu != 0
+            },
+        )
+
+    def _plain_cards(
+        self, info: ExposureInfo, detector: Detector
+    ) -> list[tuple[str, HeaderValue, str]]:
+        return [
+            ("INSTRUME", self.name, "camera"),
+            ("DETECTOR", detector.id, "detector number"),
+            ("DETNAME", detector.name, "detector name"),
+            ("DETSER", info.detector_serial or detector.serial, "detector serial number"),
+            ("OBSID", info.obs_id, "observation"),
+            ("DAYOBS", info.day_obs, "observing day"),
+            ("SEQNUM", info.seq_num, "number within the day"),
+            ("IMGTYPE", info.observation_type.upper(), "kind of exposure"),
+            ("OBJECT", info.target_name, "target"),
+            ("PROGRAM", info.science_program, "observing program"),
+            ("REASON", info.observation_reason, "reason of the observation"),
+            ("GROUPID", info.group, "group of exposures"),
+            ("EXPTIME", info.exposure_time, "[s] shutter open"),
+            ("DARKTIME", info.dark_time, "[s] between clear and read-out"),
+            ("TIMESYS", "TAI", "time scale of the dates"),
+            ("DATE-OBS", format_time(info.begin), "begin of the exposure"),
+            ("DATE-END", format_time(info.end), "end of the exposure"),
+            ("FILTER", info.physical_filter, "physical filter"),
+            ("CCDTEMP", info.temperature, "[deg C] detector temperature"),
+            ("XBIN", info.binning[0], "serial binning"),
+            ("YBIN", info.binning[1], "parallel binning"),
+        ]
