@@ -84,7 +84,9 @@ def quantiles(values: Values, fractions: tuple[float, ...], good: Flags | None =
     high = np.minimum(low + 1, kept.size - 1)
     ordered = np.partition(kept, np.unique(np.concatenate([low, high])))
     below = ordered[low].astype(np.float64)
-    return below + (positions - low) * (ordered[high].astype(np.float64) - below)
+    above = ordered[high].astype(np.float64)
+    result: Reals = below + (positions - low) * (above - below)
+    return result
 
 
 def median(values: Values, good: Flags | None = None) -> float:
@@ -163,12 +165,11 @@ def _row_quantile(ordered: Reals, count: npt.NDArray[np.int64], fraction: float)
     rows = np.arange(ordered.shape[0])
     below, above = ordered[rows, low], ordered[rows, high]
     with np.errstate(invalid="ignore"):
-        return np.where(count > 0, below + (position - low) * (above - below), np.nan)
+        result: Reals = np.where(count > 0, below + (position - low) * (above - below), np.nan)
+    return result
 
 
-def quantile_rows(
-    values: Values, fractions: tuple[float, ...], good: Flags | None = None
-) -> Reals:
+def quantile_rows(values: Values, fractions: tuple[float, ...], good: Flags | None = None) -> Reals:
     """Return quantiles along the last axis: (fractions, rows); NaN where a row has no good value.
 
     Parameters
@@ -186,7 +187,8 @@ def quantile_rows(
 
 def median_rows(values: Values, good: Flags | None = None) -> Reals:
     """Return the median of the good values of every row, (rows,); NaN where there is none."""
-    return quantile_rows(values, (0.5,), good)[0]
+    ordered, count = _sorted_rows(values, np.isfinite(values) if good is None else good)
+    return _row_quantile(ordered, count, 0.5)
 
 
 def mean_rows(values: Values, good: Flags | None = None) -> Reals:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cpplug.api import Amplifier, Box, Detector, ExposureInfo, RawExposure
+from cpplug.api import EMPTY, Amplifier, Box, Detector, ExposureInfo, RawExposure
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "cases"
 
@@ -30,7 +30,11 @@ def exposure_info(exposure: int = 1, **fields: object) -> ExposureInfo:
 
 
 def one_amplifier(
-    shape: tuple[int, int], data: Box, serial: Box, parallel: Box = Box(0, 0, 0, 0), **fields: object
+    shape: tuple[int, int],
+    data: Box,
+    serial: Box,
+    parallel: Box = EMPTY,
+    **fields: object,
 ) -> Detector:
     amplifier = Amplifier(
         name="A",
@@ -41,9 +45,7 @@ def one_amplifier(
         bbox=Box(0, 0, data.width, data.height),
         **fields,
     )
-    return Detector(
-        id=0, name="toy", amplifiers=(amplifier,), width=data.width, height=data.height
-    )
+    return Detector(id=0, name="toy", amplifiers=(amplifier,), width=data.width, height=data.height)
 
 
 @pytest.fixture
@@ -61,9 +63,7 @@ def detector_of() -> Callable[..., Detector]:
 def raw() -> Callable[..., RawExposure]:
     """A frame of one amplifier A: ``raw(detector, image, mask)``."""
 
-    def build(
-        detector: Detector, image: np.ndarray, mask: np.ndarray | None = None
-    ) -> RawExposure:
+    def build(detector: Detector, image: np.ndarray, mask: np.ndarray | None = None) -> RawExposure:
         masks = None if mask is None else {"A": mask.astype(np.uint16)}
         return RawExposure(exposure_info(), detector, {"A": image.astype(np.float32)}, masks)
 
