@@ -24,7 +24,7 @@ _PATH = click.Path(path_type=Path, dir_okay=False)
 
 
 def _exposure_ids(texts: tuple[str, ...]) -> tuple[int, ...]:
-    """Read ``--exposures``: numbers separated by commas, blanks or lines, or ``@file`` of them."""
+    """Read ``--exposures``: numbers with commas, blanks or lines between, or ``@file``."""
     from cpplug.api.errors import UsageError
 
     ids: list[int] = []
@@ -67,7 +67,7 @@ def _work_options(command: F) -> F:
                      help="TOML file of options."),
         click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True,
                      help="Exposures worked on at a time."),
-        click.option("--plan", "plan_only", is_flag=True, help="Print what would be done, and stop."),
+        click.option("--plan", "plan_only", is_flag=True, help="Print what would be done."),
         format_option,
     ]  # fmt: skip
     for option in reversed(options):
