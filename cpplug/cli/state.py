@@ -78,10 +78,10 @@ class State:
             ambient=("log", *(() if self.no_progress else ("progress",)), *self.with_),
             files=self.plugin,
         )
-        idle = [word for word in catalog.idle_blocks() if word in self.no_plugin]
-        if self.no_plugin and idle:
+        idle = set(self.no_plugin) and set(self.no_plugin).intersection(catalog.idle_blocks())
+        if idle:
             raise UnknownNameError(
-                f"--no-plugin {idle[0]} names no installed plugin.", "See cpplug plugins list."
+                f"--no-plugin {min(idle)} names no installed plugin.", "See cpplug plugins list."
             )
         return catalog
 
