@@ -30,6 +30,7 @@ TABLE: dict[str, tuple[str, str]] = {
         "cpplug.cli.certification:which",
         "Say which product an exposure would get, and why.",
     ),
+    "picture": ("cpplug.cli.picture:picture", "Draw a product."),
     "remove-run": ("cpplug.cli.repository:remove_run", "Delete a run and its files."),
     "config": ("cpplug.cli.run:config", "Show options, their values and where they come from."),
     "events": ("cpplug.cli.events:events", "Show what happened in a run."),
