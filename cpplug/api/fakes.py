@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cpplug.api.camera import Camera, Detector, camera_from
+from cpplug.api.context import Evidence, FrameEvidence, ProductFacts
 from cpplug.api.errors import CalibrationMissing, DataError
 from cpplug.api.events import Event
 from cpplug.api.exposure import MASK_DTYPE, AmplifierNoise, Exposure, Image, RawExposure, mask_bits
 from cpplug.api.instrument import ExposureInfo
 from cpplug.api.product import ImageProduct, TableProduct
-from cpplug.api.records import Combiner, Solution, Solver
+from cpplug.api.records import Combiner, Solution, Solver, Threshold
 from cpplug.api.stack import Block, Combined
 from cpplug.api.times import NS_PER_SECOND, parse_time
 
@@ -271,3 +272,42 @@ def _scaled(frame: Exposure, scales: Mapping[int, float | Mapping[str, float]] |
         by = scale[amplifier.name] if isinstance(scale, Mapping) else scale
         image[amplifier.bbox.slices] /= np.float32(by)
     return image
+
+
+def make_evidence(
+    test: str,
+    frames: Sequence[Mapping[str, Mapping[str, float]]],
+    threshold: Threshold,
+    *,
+    detector: Detector | None = None,
+    membership: str = "independent",
+) -> Evidence:
+    """Return what a verifier's ``check`` sees, from what its ``measure`` returned per frame."""
+    detector = detector or make_camera().detector(0)
+    return Evidence(
+        test=test,
+        product=ProductFacts(
+            dataset="fake",
+            sha256="0" * 64,
+            dataset_type=test.partition(".")[0],
+            unit="adu",
+            n_inputs=len(frames),
+            members=(),
+            metadata={},
+        ),
+        detector=detector,
+        frames=tuple(
+            FrameEvidence(
+                exposure=make_info(2026010100001 + n).exposure,
+                mjd=61042.0 + n / 2880.0,
+                membership=membership,
+                values={scope: dict(numbers) for scope, numbers in values.items()},
+                n_good={amp.name: amp.bbox.width * amp.bbox.height for amp in detector.amplifiers},
+            )
+            for n, values in enumerate(frames)
+        ),
+        threshold=threshold,
+        n_comparisons=max(len(frames) * len(detector.amplifiers), 1),
+        min_independent=2,
+        min_good_fraction=0.5,
+    )
