@@ -103,7 +103,7 @@ def _scan(handle: Handle, path: Path) -> list[Hdu]:
     """List the HDUs of an open file and check that their data are all there."""
     end = handle.seek(0, os.SEEK_END)
     position, hdus = 0, list[Hdu]()
-    while position < end:
+    while position < end or not hdus:
         handle.seek(position)
         text = _header_text(handle, path, first=not hdus)
         if not text:
@@ -158,11 +158,13 @@ def _cards(text: str) -> dict[str, HeaderValue]:
     Comments and history are left out. A value that breaks the rules is kept as text.
     """
     header: dict[str, HeaderValue] = {}
+    lines = [text[start : start + CARD] for start in range(0, len(text), CARD)]
     for card in astropy_fits.Header.fromstring(text).cards:
         try:
             keyword, value = card.keyword, card.value
         except astropy_fits.VerifyError:
-            keyword, value = str(card.image[:8]).strip(), str(card.image[9:]).strip(" '")
+            keyword = card.keyword
+            value = next(line[9:].strip() for line in lines if line[:8].rstrip() == keyword)
         if keyword in {"", "COMMENT", "HISTORY", "CONTINUE", "END"} or keyword in header:
             continue
         if isinstance(value, astropy_fits.card.Undefined):
@@ -277,7 +279,7 @@ class FitsFile:
     def _unpack(self, hdu: Hdu) -> npt.NDArray[Any]:
         try:
             data = self.astropy_hdu(hdu).data
-        except (ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, RuntimeError, KeyError, OSError, zlib.error) as error:
             raise DataError(
                 f"{self.path} is damaged: extension {hdu.name or hdu.index} cannot be "
                 f"decompressed ({error}).",

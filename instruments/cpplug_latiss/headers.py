@@ -98,14 +98,20 @@ def _file_name(info: ExposureInfo, obs_id: str) -> str:
 
 
 def read_cards(path: Path, values: dict[str, HeaderValue]) -> list[Card]:
-    """Read a card file: ``KEYWORD = value / comment``; ``{name}`` is taken from ``values``."""
+    """Read a card file: ``KEYWORD = value / comment``; ``{name}`` is taken from ``values``.
+
+    Comments end with the card, as in real files.
+    """
     cards: list[Card] = []
     for line in path.read_text(encoding="ascii").splitlines():
         if not line or line.startswith("#"):
             continue
         keyword, _, rest = line.partition(" = ")
         text, _, comment = rest.strip().partition("/ " if rest.startswith("/") else " /")
-        cards.append((keyword.strip(), _value(text.strip(), values), comment.strip()))
+        value = _value(text.strip(), values)
+        width = max(20, len(value) + 2) if isinstance(value, str) else 20
+        room = max(0, 80 - len("KEYWORD = ") - width - len(" / "))
+        cards.append((keyword.strip(), value, comment.strip()[:room].strip()))
     return cards
 
 

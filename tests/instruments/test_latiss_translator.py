@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field
 
 import pytest
-from cpplug_latiss import Latiss
-from cpplug_latiss.fixes import FIXES, SENSOR_CHANGE, mended
-from cpplug_latiss.translator import exposure_id
 
 from cpplug.api import DataError
 from cpplug.api.times import format_time, parse_time
+from cpplug_latiss import Latiss
+from cpplug_latiss.fixes import FIXES, SENSOR_CHANGE, mended
+from cpplug_latiss.translator import exposure_id
 
 LATISS = Latiss()
 STUCK = {
