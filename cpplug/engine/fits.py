@@ -9,6 +9,7 @@ names a product.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ _EXACT = 1 << 24
 _STRUCTURE = frozenset({
     "SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "EXTEND", "XTENSION", "PCOUNT", "GCOUNT",
     "TFIELDS", "EXTNAME", "BUNIT", "BSCALE", "BZERO", "CHECKSUM", "DATASUM", "KIND",
+    "COMMENT", "HISTORY", "CONTINUE", "HIERARCH", "END", "",
 })  # fmt: skip
 """Cards that belong to the file; all others of a product's first header are its metadata."""
 _PLANE = "MP_"
@@ -258,14 +260,17 @@ def _extension(name: str, data: npt.NDArray[Any], unit: str) -> Any:
 
 
 def _set_card(header: Any, key: str, value: MetaValue, comment: str = "") -> None:
-    """Add a card; long or lower-case keywords become HIERARCH cards and keep their case."""
+    """Add a card; long or lower-case keywords become HIERARCH cards and keep their case.
+
+    A card has twenty places for a number, so that floats keep twelve digits at least.
+    """
     item: Any = value.item() if isinstance(value, np.generic) else value
     if isinstance(item, float) and not math.isfinite(item):
         item = None if math.isnan(item) else str(item)
     if isinstance(item, str):
         item = " ".join(item.split("\n")).encode("ascii", "backslashreplace").decode("ascii")
-    short = len(key) <= 8 and key == key.upper()
-    header.append((key if short else f"HIERARCH {key}", item, comment), end=True)
+    standard = re.fullmatch(r"[A-Z0-9_-]{1,8}", key) is not None
+    header.append((key if standard else f"HIERARCH {key}", item, comment), end=True)
 
 
 def _write(path: Path, hdus: list[Any]) -> tuple[str, int]:

@@ -146,7 +146,7 @@ def plain(value: Any) -> Any:
 
 
 def row_dict(row: Row) -> dict[str, Any]:
-    """Return a row as plain dictionaries, lists, text and numbers: its form in registry and files."""
+    """Return a row as plain dictionaries, lists, text and numbers, the form it is stored in."""
     found: dict[str, Any] = msgspec.to_builtins(row)
     return found
 
@@ -236,7 +236,7 @@ def summary(rows: Sequence[Row | Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def conserve(counts: Mapping[str, int], levels: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Raise a RuntimeError unless the counts of the children of every level add up to ``counts``."""
+    """Raise a RuntimeError unless the counts of the children of every level add up."""
     for level, children in levels.items():
         for verdict in VERDICTS:
             if sum(child["counts"][verdict] for child in children) != counts[verdict]:

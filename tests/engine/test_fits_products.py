@@ -67,7 +67,7 @@ def test_equal_content_gives_equal_bytes(tmp_path):
     assert write_image_product(tmp_path / "c.fits", product(), {**cards, "A": 2})[0] != first[0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.dictionaries(
         st.from_regex(r"[A-Za-z][A-Za-z0-9_.]{0,30}", fullmatch=True).filter(
@@ -81,7 +81,7 @@ def test_equal_content_gives_equal_bytes(tmp_path):
             st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=200),
         ),
         max_size=6,
-    ).filter(lambda d: len({key.upper() for key in d}) == len(d))
+    )
 )  # fmt: skip
 def test_any_metadata_comes_back(metadata):
     import tempfile
@@ -90,7 +90,10 @@ def test_any_metadata_comes_back(metadata):
         path = Path(folder) / "p.fits"
         write_image_product(path, product(metadata=metadata), {})
         back = read_image_product(path).metadata
-    assert back == metadata
+    assert list(back) == list(metadata)
+    for key, value in metadata.items():
+        close = pytest.approx(value, rel=1e-11, abs=0) if isinstance(value, float) else value
+        assert back[key] == close
     assert {key: type(value) for key, value in back.items()} == {
         key: type(value) for key, value in metadata.items()
     }
