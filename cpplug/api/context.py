@@ -183,6 +183,8 @@ class ProductFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Serial overscan columns that the row level rests on."""
     overscan_kind: str = "median"
     """``median`` or ``mean``."""
+    options: dict[str, Any] = {}
+    """The options that the product was built with, by dotted path."""
 
 
 @dataclass(kw_only=True)

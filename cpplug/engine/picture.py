@@ -95,7 +95,7 @@ def _shrink(image: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         return image
     rows, columns = (n // step * step for n in image.shape)
     blocks = image[:rows, :columns].reshape(rows // step, step, columns // step, step)
-    return blocks.mean(axis=(1, 3))
+    return np.asarray(blocks.mean(axis=(1, 3)), np.float32)
 
 
 def _outline(axes: Axes, amplifier: Any) -> None:

@@ -316,7 +316,10 @@ class Driver:
         failed = len(tasks) - len(good)
         if failed > allowed_failures(self.options.max_failed, len(tasks)) or not good:
             return None
-        where = {"instrument": self.plan.instrument, "detector": group.detector}
+        where: dict[str, Any] = {
+            "instrument": self.plan.instrument,
+            "detector": group.detector,
+        }
         detector = self.prepared.instrument.camera.detector(group.detector)
         units = {unit.info.exposure: unit for unit in group.units}
         used = [units[task.info.exposure] for task in good]

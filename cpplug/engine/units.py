@@ -11,6 +11,7 @@ import os
 import resource
 import time
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ class Session:
             measure = verifier.measure
             if measure is None:
                 continue
-            work = Work(kind="verify", name=name, run=lambda measure=measure: measure(residual))
+            work = Work(kind="verify", name=name, run=partial(measure, residual))
             try:
                 measured = self.catalog.execute(work, None)
             except Exception as error:
