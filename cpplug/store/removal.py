@@ -1,0 +1,207 @@
+"""Removing collections without losing what others rely on.
+
+A RUN is not removed while one of its products is certified, or while a chain lists it, unless
+that is asked for. Rows go first, in one transaction; files follow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from cpplug.api.errors import CertificationRefused, UsageError
+from cpplug.store import collections, schema
+from cpplug.store.base import StorePart
+from cpplug.store.collections import from_stored
+from cpplug.store.exposures import owned
+from cpplug.store.records import RemovedRun, range_text
+from cpplug.store.validity import remove_ranges
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
+
+
+class RemovalStore(StorePart):
+    """The part of a repository that removes collections."""
+
+    def remove_collections(
+        self,
+        names: Sequence[str],
+        *,
+        from_parents: bool = False,
+        who: str = "",
+        command: str = "",
+        reason: str = "",
+    ) -> None:
+        """Remove TAGGED, CALIBRATION and CHAINED collections; products and files stay.
+
+        Parameters
+        ----------
+        names
+            Their names.
+        from_parents
+            Also take them out of the chains that hold them.
+        who, command, reason
+            For the journal, when validity ranges go with a CALIBRATION collection.
+
+        Raises
+        ------
+        UsageError
+            When one is a RUN, or is part of a chain and ``from_parents`` was not given.
+        """
+        with self._db.write() as connection:
+            nodes = [collections.one(connection, name) for name in dict.fromkeys(names)]
+            for node in nodes:
+                if node.kind == "RUN":
+                    raise UsageError(
+                        f"{node.name!r} is a RUN: it holds products.", "Use cpplug remove-run."
+                    )
+                if node.kind == "CHAINED":
+                    collections.set_children(connection, node.id, ())
+            for node in nodes:
+                self._leave_chains(connection, node, from_parents, "--remove-from-parents")
+            facts = {"who": who, "command": command, "reason": reason}
+            for node in nodes:
+                table = schema.validity.c
+                rows = connection.execute(_ranges().where(table.collection_id == node.id)).all()
+                remove_ranges(connection, rows, "remove-collection", facts)
+                tagged = schema.tag.c.collection_id == node.id
+                connection.execute(sa.delete(schema.tag).where(tagged))
+                _drop(connection, node.id)
+
+    def remove_run(
+        self,
+        name: str,
+        *,
+        decertify: bool = False,
+        unlink: bool = False,
+        who: str = "",
+        command: str = "",
+        reason: str = "",
+    ) -> RemovedRun:
+        """Remove a RUN with its products and their files.
+
+        Raw frames registered in it are forgotten; their files are deleted only where they lie in
+        the repository. The run's own folder of logs and the verdicts on its products stay.
+
+        Parameters
+        ----------
+        name
+            The RUN.
+        decertify
+            Also remove the validity ranges of its products.
+        unlink
+            Also take it out of the chains that hold it.
+        who, command, reason
+            For the journal, when validity ranges go.
+
+        Raises
+        ------
+        CertificationRefused
+            When a product is certified and ``decertify`` was not given.
+        UsageError
+            When it is not a RUN, or is part of a chain and ``unlink`` was not given.
+        """
+        dataset, raw = schema.dataset, schema.raw
+        with self._db.write() as connection:
+            node = collections.one(connection, name)
+            if node.kind != "RUN":
+                raise UsageError(
+                    f"{name!r} is {node.kind}, not a RUN.", "Use cpplug remove-collections."
+                )
+            ours = sa.select(dataset.c.id).where(dataset.c.run_id == node.id)
+            ranges = connection.execute(
+                _ranges().where(schema.validity.c.dataset_id.in_(ours))
+            ).all()
+            if ranges and not decertify:
+                raise _certified(name, ranges)
+            self._leave_chains(connection, node, unlink, "--unlink")
+            facts = {"who": who, "command": command, "reason": reason}
+            changes = remove_ranges(connection, ranges, "remove-run", facts)
+            connection.execute(sa.delete(schema.tag).where(schema.tag.c.dataset_id.in_(ours)))
+            products = connection.execute(
+                sa.select(dataset.c.id, dataset.c.path).where(dataset.c.run_id == node.id)
+            ).all()
+            connection.execute(sa.delete(dataset).where(dataset.c.run_id == node.id))
+            frames = connection.execute(
+                sa.select(raw.c.path).where(raw.c.run_id == node.id)
+            ).scalars().all()  # fmt: skip
+            connection.execute(sa.delete(raw).where(raw.c.run_id == node.id))
+            n_exposures = _forget_empty_exposures(connection) if frames else 0
+            connection.execute(
+                sa.update(schema.run).where(schema.run.c.run == name).values(status="removed")
+            )
+            _drop(connection, node.id)
+            paths = {path for path in frames if owned(path)}
+            shared = set(connection.execute(sa.select(raw.c.path)).scalars()) & paths
+        files = [row.path for row in products] + sorted(paths - shared)
+        return RemovedRun(
+            run=name,
+            datasets=tuple(row.id for row in products),
+            n_raws=len(frames),
+            n_exposures=n_exposures,
+            files=tuple(self._delete(path) for path in files if (self.root / path).is_symlink()
+                        or (self.root / path).exists()),
+            changes=tuple(changes),
+        )  # fmt: skip
+
+    def _leave_chains(
+        self, connection: Connection, node: collections.Node, allowed: bool, option: str
+    ) -> None:
+        parents = collections.parents(connection, [node.id])
+        if parents and not allowed:
+            raise UsageError(
+                f"{node.name!r} is part of {', '.join(repr(parent) for parent in parents)}.",
+                f"Give {option} to take it out of there too.",
+            )
+        collections.unlink(connection, node.id)
+
+    def _delete(self, path: str) -> Path:
+        """Delete a file of the repository and the folders that it leaves empty."""
+        file = self.root / path
+        file.unlink(missing_ok=True)
+        for folder in file.parents:
+            if folder.parent == self.root or folder == self.root:
+                break
+            with contextlib.suppress(OSError):  # not empty
+                folder.rmdir()
+        return file
+
+
+def _ranges() -> sa.Select[Any]:
+    """Return the query of validity ranges with the names of their collections."""
+    table = schema.validity
+    return sa.select(table, schema.collection.c.name.label("collection")).join(
+        schema.collection, schema.collection.c.id == table.c.collection_id
+    )
+
+
+def _drop(connection: Connection, identity: int) -> None:
+    connection.execute(sa.delete(schema.collection).where(schema.collection.c.id == identity))
+
+
+def _certified(name: str, ranges: Sequence[Any]) -> CertificationRefused:
+    listed = "; ".join(
+        f"{row.dataset_type} {row.dataset_id} of {row.instrument} detector {row.detector} in "
+        f"{row.collection} {range_text(*from_stored(row.begin, row.end))}"
+        for row in ranges[:3]
+    )
+    more = f"; and {len(ranges) - 3} more" if len(ranges) > 3 else ""
+    return CertificationRefused(
+        f"The run {name!r} holds certified products: {listed}{more}.",
+        "Give --decertify to remove these ranges too; exposures then lose their calibration.",
+    )
+
+
+def _forget_empty_exposures(connection: Connection) -> int:
+    """Delete exposures that have no raw frame any more."""
+    exposure, raw = schema.exposure, schema.raw
+    frame = sa.select(sa.literal(1)).where(
+        raw.c.instrument == exposure.c.instrument, raw.c.exposure == exposure.c.exposure
+    )
+    result = connection.execute(sa.delete(exposure).where(~sa.exists(frame)))
+    return int(result.rowcount)
