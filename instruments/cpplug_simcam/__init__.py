@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cpplug.api import DataError, ExposureInfo, Header, Instrument, hookimpl
+from cpplug.api import DataError, ExposureInfo, Header, Instrument, UsageError, hookimpl
 from cpplug.api.times import parse_time
 
 
@@ -39,9 +39,9 @@ class SimCam(Instrument):
                 f"The header of a simcam frame lacks the card {error}.",
                 "Simulate the frame again, or leave it out.",
             ) from None
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, UsageError) as error:
             raise DataError(
-                f"The header of a simcam frame makes no sense: {error}.",
+                f"The header of a simcam frame makes no sense: {error}",
                 "Simulate the frame again, or leave it out.",
             ) from None
 

@@ -20,10 +20,11 @@ def dark_rate(options: DarkCurrent, shape: tuple[int, int]) -> Floats:
     y, x = centred(shape)
     if not options.on:
         return np.zeros(shape, np.float32)
-    glow = np.exp(-(x + np.float32(0.5)) / np.float32(0.1)) * np.exp(
+    glow: Floats = np.exp(-(x + np.float32(0.5)) / np.float32(0.1)) * np.exp(
         -(y + np.float32(0.5)) / np.float32(0.1)
     )
-    return np.float32(options.rate) + np.float32(options.glow) * glow
+    rate: Floats = np.float32(options.rate) + np.float32(options.glow) * glow
+    return rate
 
 
 def dark_charge(generator: np.random.Generator, rate: Floats, dark_time: float) -> Floats:
@@ -175,7 +176,7 @@ def saturate(charge: Floats, full_well: float, bleed: bool) -> float:
     if not bool((charge > full_well).any()):
         return 0.0
     if bleed:
-        return float(_bleed(charge, np.float32(full_well)))
+        return float(_bleed(charge, float(np.float32(full_well))))
     over = float(np.sum(np.maximum(charge - np.float32(full_well), 0), dtype=np.float64))
     np.minimum(charge, np.float32(full_well), out=charge)
     return over

@@ -23,7 +23,9 @@ _DEFAULT_COUNT = {"bias": 10, "dark": 10, "flat": 10, "ptc": 20, "science": 5}
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Folder for the files."
 )
-@click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="The camera")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=1, show_default=True, help="The camera."
+)
 @click.option(
     "--count", type=click.IntRange(min=1), help="Exposures per time and filter; pairs for ptc."
 )
@@ -34,9 +36,7 @@ _DEFAULT_COUNT = {"bias": 10, "dark": 10, "flat": 10, "ptc": 20, "science": 5}
 @click.option("--filter", "filters", multiple=True, metavar="NAME", help="Physical filter.")
 @click.option("--detector", "detectors", type=int, multiple=True, metavar="N", help="Default: all.")
 @click.option("--effect", "effects", multiple=True, metavar="NAME=on|off", help="Switch an effect.")
-@click.option(
-    "--set", "options", multiple=True, metavar="NAME.OPTION=VALUE", help="Set a strength."
-)
+@click.option("--set", "options", multiple=True, metavar="NAME.KEY=VALUE", help="Set an option.")
 @click.option("--compress", is_flag=True, help="Write tile-compressed segments (Rice).")
 @click.option("-j", "--processes", type=click.IntRange(min=1), default=1, show_default=True)
 @click.option("--format", "form", type=click.Choice(["paths", "json"]), default="paths")
@@ -44,6 +44,7 @@ _DEFAULT_COUNT = {"bias": 10, "dark": 10, "flat": 10, "ptc": 20, "science": 5}
 @click.pass_context
 def simulate(
     ctx: click.Context,
+    /,
     recipe: str,
     instrument_name: str | None,
     output: Path | None,

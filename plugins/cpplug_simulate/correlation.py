@@ -1,13 +1,15 @@
 """The brighter-fatter effect: pixels that have collected charge become smaller.
 
-Each pixel's area is ``A = 1 + a * Q``, the convolution of the charge Q (electron) around it with a
-kernel a (1/electron) that is negative in the middle, positive around and adds up to zero: what one
-pixel loses its neighbours gain. Light of mean S electrons per unit of time then obeys
+Collected charge Q (electron) pulls the borders between pixels towards itself, so that light meant
+for one pixel ends in its neighbour. The area of a pixel becomes ``A = 1 + a * Q``, the convolution
+of Q with a kernel a (1/electron) that is negative in the middle, positive around and adds up to
+zero. What crosses a border is its shift times the light there (the mean of both sides), so charge
+is conserved under stars as well. In a flat field of mean S electrons per unit of time,
 
-    dQ/dt = S (1 + a * Q) + shot noise of density S.
+    dQ/dt = S (1 + a * Q) + shot noise of density S,
 
-For a flat field, with C the power of the fluctuations at one spatial frequency and ã the kernel's
-transform, dC/dmu = 1 + 2 ã C because the mean area stays one; so that
+and with C the power of the fluctuations at one spatial frequency and ã the kernel's transform,
+dC/dmu = 1 + 2 ã C because the mean area stays one; so that
 
     C(mu) = [exp(2 ã mu) - 1] / (2 ã)                                        (electron^2)
 
@@ -86,43 +88,107 @@ def covariance_model(
             field[j, i] = kernel[abs(j), abs(i)]
     transform = 2 * np.fft.fft2(field).real
     flat = np.abs(transform * mean) < 1e-9
-    safe = np.where(flat, 1.0, transform)
-    power = np.where(flat, mean, np.expm1(safe * mean) / safe)
+    power = np.full(flat.shape, mean)
+    power[~flat] = np.expm1(transform[~flat] * mean) / transform[~flat]
     covariances = np.fft.ifft2(power).real
     return np.asarray(covariances[: lags + 1, : lags + 1], float)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _convolve(padded: Floats, kernel: Floats, out: Floats) -> None:
-    """Convolve with a kernel that is even in both axes; ``padded`` has its reach as a margin."""
-    reach = kernel.shape[0] - 1
-    rows, columns = out.shape
-    folded = np.empty(padded.shape[1], np.float32)
-    for y in range(rows):
-        for x in range(columns):
-            out[y, x] = 0.0
-        for j in range(reach + 1):
-            above, below = padded[y + reach + j], padded[y + reach - j]
-            for x in range(padded.shape[1]):
-                folded[x] = above[x] if j == 0 else above[x] + below[x]
-            weight = kernel[j, 0]
-            for x in range(columns):
-                out[y, x] += weight * folded[x + reach]
-            for i in range(1, reach + 1):
-                weight = kernel[j, i]
-                for x in range(columns):
-                    out[y, x] += weight * (folded[x + reach - i] + folded[x + reach + i])
+def border_kernels(
+    kernel: npt.NDArray[np.float64],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return border shifts per electron whose balance over each pixel is its area change.
 
+    The area that a pixel at distance (j, i) gains is handed on from the charged pixel border by
+    border, half of it first along the row and half first along the column.
 
-def area_change(charge: Floats, kernel: npt.NDArray[np.float64]) -> Floats:
-    """Return the change of every pixel's area (fraction) by the charge (electron) around it.
+    Parameters
+    ----------
+    kernel
+        Area changes by [parallel, serial] distance, 1/electron.
 
-    Beyond the edge of the detector the charge is taken to be mirrored, so that a flat charge
-    changes nothing.
+    Returns
+    -------
+    serial, parallel : ndarray
+        (reach + 1, reach) and (reach, reach + 1), 1/electron: shift of the border between serial
+        distance k and k + 1 at parallel distance j, and the other way round.
     """
     reach = kernel.shape[0] - 1
-    out = np.empty_like(charge)
-    _convolve(np.pad(charge, reach, mode="symmetric"), kernel.astype(np.float32), out)
+    beyond_i = np.cumsum(kernel[:, :0:-1], axis=1)[:, ::-1]  # sum over i > k
+    serial = 0.5 * beyond_i
+    serial[0] = beyond_i.sum(axis=0)
+    beyond_j = np.cumsum(kernel[:0:-1], axis=0)[::-1]
+    parallel = 0.5 * beyond_j
+    parallel[:, 0] = beyond_j.sum(axis=1)
+    assert serial.shape == (reach + 1, reach)
+    return serial, parallel
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _move(padded: Floats, light: Floats, serial: Floats, parallel: Floats, out: Floats) -> None:
+    """Add to ``out`` what borders shifted by ``padded`` (charge with margins) bring or take."""
+    reach = serial.shape[1]
+    rows, columns = light.shape
+    wide = padded.shape[1]
+    line = np.empty(wide, np.float32)
+    shift = np.empty(columns, np.float32)
+    for y in range(rows):
+        shift[:] = 0.0
+        for j in range(reach + 1):
+            above, below = padded[y + reach + j], padded[y + reach - j]
+            for x in range(wide):
+                line[x] = above[x] if j == 0 else above[x] + below[x]
+            for k in range(reach):
+                weight = serial[j, k]
+                for x in range(columns - 1):
+                    shift[x] += weight * (line[x + reach - k] - line[x + reach + 1 + k])
+        for x in range(columns - 1):
+            moved = shift[x] * np.float32(0.5) * (light[y, x] + light[y, x + 1])
+            out[y, x] -= moved
+            out[y, x + 1] += moved
+        if y == rows - 1:
+            break
+        shift[:] = 0.0
+        for k in range(reach):
+            near, far = padded[y + reach - k], padded[y + reach + 1 + k]
+            for x in range(wide):
+                line[x] = near[x] - far[x]
+            weight = parallel[k, 0]
+            for x in range(columns):
+                shift[x] += weight * line[x + reach]
+            for i in range(1, reach + 1):
+                weight = parallel[k, i]
+                for x in range(columns):
+                    shift[x] += weight * (line[x + reach - i] + line[x + reach + i])
+        for x in range(columns):
+            moved = shift[x] * np.float32(0.5) * (light[y, x] + light[y + 1, x])
+            out[y, x] -= moved
+            out[y + 1, x] += moved
+
+
+def diverted(charge: Floats, light: Floats, kernel: npt.NDArray[np.float64]) -> Floats:
+    """Return the light (electron) that pixels gain or lose because charge moved their borders.
+
+    Parameters
+    ----------
+    charge
+        Collected electrons, (rows, columns). Beyond the edge of the detector it is taken to be
+        mirrored; the edge itself lets nothing through.
+    light
+        Electrons that arrive meanwhile, (rows, columns).
+    kernel
+        Area changes by distance, 1/electron.
+
+    Returns
+    -------
+    ndarray
+        Electrons; they add up to zero.
+    """
+    reach = kernel.shape[0] - 1
+    out = np.zeros_like(light)
+    serial, parallel = border_kernels(kernel)
+    padded = np.pad(charge, reach, mode="symmetric")
+    _move(padded, light, serial.astype(np.float32), parallel.astype(np.float32), out)
     return out
 
 
@@ -196,8 +262,8 @@ def collect(
     charge = np.zeros_like(light)
     for _ in range(steps):
         middle = charge + half
-        expected = share * (1 + area_change(middle, kernel))
+        expected = share + diverted(middle, share, kernel)
         arrived = poisson_image(generator, expected)
         charge += arrived
-        charge += half * area_change(arrived - expected, kernel)
+        charge += diverted(arrived - expected, half, kernel)
     return charge

@@ -213,7 +213,8 @@ def _transient(options: RowTransient, amplifier: Amplifier) -> Floats:
     x = np.arange(amplifier.data.x, end, dtype=float)
     last = np.exp(-end / options.length)
     shape = (np.exp(-x / options.length) - last) / (1 - last)
-    return (options.amplitude * shape).astype(np.float32)
+    settled: Floats = (options.amplitude * shape).astype(np.float32)
+    return settled
 
 
 def _structure(dice: np.random.Generator, options: BiasStructure, amplifier: Amplifier) -> Floats:
@@ -278,7 +279,7 @@ def _nonlinearity(
 ) -> dict[str, tuple[float, ...]]:
     options = settings.nonlinearity
     dice = stream(seed, detector.id, STATIC, "nonlinearity")
-    out = {}
+    out: dict[str, tuple[float, ...]] = {}
     for amplifier in detector.amplifiers:
         factors = 1 + options.scatter * dice.standard_normal(2)
         out[amplifier.name] = (float(options.c2 * factors[0]), float(options.c3 * factors[1]))

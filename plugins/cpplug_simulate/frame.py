@@ -145,9 +145,10 @@ def _collect(
     if settings.dark_current.on:
         charge += charges.dark_charge(dice("dark_current"), static.dark, info.dark_time)
     ys, xs, rates = static.hot
-    if rates.size:
-        drawn = dice("hot_pixels").poisson(rates * max(info.dark_time, 0.0))
-        np.add.at(charge, (ys, xs), drawn.astype(np.float32))
+    single, columns = slice(None, static.n_hot), slice(static.n_hot, None)
+    for effect, part in (("hot_pixels", single), ("bad_columns", columns)):
+        drawn = dice(effect).poisson(rates[part] * max(info.dark_time, 0.0))
+        np.add.at(charge, (ys[part], xs[part]), drawn.astype(np.float32))
     if settings.cosmic_rays.on:
         hits, facts["cosmic_rays"] = charges.cosmic_rays(
             dice("cosmic_rays"),

@@ -112,11 +112,8 @@ def _check(
 
 
 def _ladder(instrument: Instrument, settings: Settings, pairs: int) -> tuple[float, ...]:
-    wells = [150_000.0]
-    for amplifier in instrument.camera.detectors[0].amplifiers:
-        if np.isfinite(amplifier.saturation):
-            wells.append(amplifier.saturation * amplifier.gain)
-    well = settings.saturation.full_well or min(wells)
+    wells = [amp.saturation * amp.gain for amp in instrument.camera.detectors[0].amplifiers]
+    well = settings.saturation.full_well or min(150_000.0, *wells)
     if settings.lamp.rate <= 0:
         raise UsageError("A photon transfer ladder needs light.", "Set lamp.rate above 0.")
     steps = np.geomspace(*_PTC_LADDER, pairs) * well / settings.lamp.rate

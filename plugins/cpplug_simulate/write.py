@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
@@ -77,7 +77,8 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
             "Check the folder's permissions and the free space.",
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def in_file_order(
@@ -286,7 +287,8 @@ def _write_images(
     path = truth / f"static-det{number}.fits"
     if not path.exists():
         y, x, rate = static.hot
-        table = np.rec.fromarrays([x, y, rate], names="x,y,rate")
+        table = np.zeros(rate.size, [("x", "i4"), ("y", "i4"), ("rate", "f8")])
+        table["x"], table["y"], table["rate"] = x, y, rate
         mask = fits.ImageHDU(static.mask, name="MASK")
         for keyword, bit in (("HOT", HOT), ("BRIGHT", BRIGHT_COLUMN), ("DEAD", DEAD_COLUMN)):
             mask.header[keyword] = bit
