@@ -104,6 +104,7 @@ def stack_compiled(
         for lane in range(LANES):
             count[lane] = 0
             union[lane] = 0
+            centre[lane] = 0.0
         for i in range(n):
             for lane in range(lanes):
                 value = values[i, first + lane]
@@ -113,13 +114,14 @@ def stack_compiled(
                     good = good and (bits & exclude) == 0
                     if good:
                         union[lane] |= bits
+                if good and count[lane] == 0:
+                    centre[lane] = value
                 data[i, lane] = value if good else np.float32(np.inf)
                 count[lane] += good
             for lane in range(lanes, LANES):
                 data[i, lane] = np.float32(0)
-        # -- plain mean, in case the clip keeps too little
+        # -- plain mean around the first good value, in case the clip keeps too little
         for lane in range(LANES):
-            centre[lane] = 0.0
             half[lane] = np.finfo(np.float64).max
         _sum_inside(data, centre, half, s1, s2, k)
         for lane in range(LANES):

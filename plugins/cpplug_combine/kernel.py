@@ -84,9 +84,12 @@ def stack_numpy(
     if masks.size:
         good &= (masks & np.uint16(exclude)) == 0
     count = good.sum(axis=0)
+    # Deviations are summed from the first good value, so that no digits are lost to the level.
+    pixels = np.arange(values.shape[1])
+    origin = np.where(count > 0, values[good.argmax(axis=0), pixels], 0).astype(np.float64)
     with np.errstate(all="ignore"):
         ordered = np.sort(np.where(good, values, np.float32(np.inf)), axis=0)
-        mean, spread = _moments(values, good, np.zeros(values.shape[1]))
+        mean, spread = _moments(values, good, origin)
         kept, keep = count.copy(), good
         if statistic != MEAN:
             middle = _quantile(ordered, count, 0.5)

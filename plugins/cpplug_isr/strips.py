@@ -154,9 +154,11 @@ def mark_columns(strip: Strip, config: ParallelOverscanConfig) -> int:
 def follows_image(strip: Strip, config: ParallelOverscanConfig) -> bool:
     """Tell whether the overscan is so bright, under a bright image, that it cannot be trusted."""
     bits = mask_bits(*config.mask_planes)
-    image = median(strip.image, good_pixels(strip.image, strip.image_mask, bits))
     pixels, mask = strip.pixels[:, strip.used], strip.mask[:, strip.used]
     over = median(pixels, good_pixels(pixels, mask, bits))
+    if not over > config.fraction * config.image_threshold:
+        return False
+    image = median(strip.image, good_pixels(strip.image, strip.image_mask, bits))
     return image > config.image_threshold and over / image > config.fraction
 
 

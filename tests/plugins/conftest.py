@@ -85,3 +85,29 @@ def reference_case() -> Callable[[str], tuple[dict, dict, Path]]:
         return read[0], read[1], folder
 
     return load
+
+
+@pytest.fixture
+def two_amplifiers() -> Callable[..., RawExposure]:
+    """A frame of two amplifiers side by side, B turned in both directions; ADU 2 in overscans."""
+
+    def build(level: float = 10.0, **fields: object) -> RawExposure:
+        shared = {
+            "source": (Box(0, 0, 9, 10),),
+            "data": Box(1, 0, 5, 7),
+            "prescan": Box(0, 0, 1, 10),
+            "serial_overscan": Box(6, 0, 3, 7),
+            "parallel_overscan": Box(1, 7, 5, 3),
+            **fields,
+        }
+        amplifiers = (
+            Amplifier(name="A", bbox=Box(0, 0, 5, 7), **shared),
+            Amplifier(name="B", bbox=Box(5, 0, 5, 7), flip_x=True, flip_y=True, **shared),
+        )
+        detector = Detector(id=3, name="twin", amplifiers=amplifiers, width=10, height=7)
+        segments = {name: np.full((10, 9), 2, np.float32) for name in "AB"}
+        for image in segments.values():
+            image[0:7, 1:6] = level
+        return RawExposure(exposure_info(), detector, segments)
+
+    return build
