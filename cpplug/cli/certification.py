@@ -37,6 +37,9 @@ def _span(begin: int | None, end: int | None) -> str:
 @click.argument("dataset_type", metavar="CALIB")
 @click.option("--begin-date", help="First moment of validity; absent means always.")
 @click.option("--end-date", help="First moment after it; absent means for ever.")
+@click.option(
+    "--profile", default="strict", show_default=True, help="Limits that the verification must meet."
+)
 @click.option("--accept-failures", metavar="REASON", help='For example "DM-123: amp C07 is dead".')
 @click.option(
     "--waivers", type=click.Path(path_type=Path, dir_okay=False), help="TOML file of waivers."
@@ -55,28 +58,52 @@ def certify(
 
     Needs a passing verification of the very same product, or waivers.
     """
+    from cpplug.api.errors import CertificationRefused
+    from cpplug.api.events import CertificationGranted, CertificationRefusedEvent
+    from cpplug.api.times import format_time
     from cpplug.engine.certify import certify as grant
 
+    dry_run = options["dry_run"]
+    begin, end = _time(options["begin_date"]), _time(options["end_date"])
+    bus = state.bus(f"certify {collection}")
     with state.repository() as repo:
-        result = grant(
-            repo,
-            state.catalog,
-            source=source,
-            collection=collection,
-            dataset_type=dataset_type,
-            begin=_time(options["begin_date"]),
-            end=_time(options["end_date"]),
-            accept_failures=options["accept_failures"],
-            waiver_file=options["waivers"],
-            reason=options["reason"],
-            replace=options["replace"],
-            truncate=options["truncate"],
-            search_all_inputs=options["search_all_inputs"],
-            dry_run=options["dry_run"],
-            who=getpass.getuser(),
-            command=state.command_text,
+        try:
+            result = grant(
+                repo,
+                source=source,
+                collection=collection,
+                dataset_type=dataset_type,
+                begin=begin,
+                end=end,
+                profile=options["profile"],
+                accept_failures=options["accept_failures"],
+                waiver_file=options["waivers"],
+                who=getpass.getuser(),
+                command=state.command_text,
+                reason=options["reason"],
+                how={
+                    name: options[name]
+                    for name in ("replace", "truncate", "search_all_inputs", "dry_run")
+                },
+            )
+        except CertificationRefused as error:
+            if not dry_run:
+                bus.emit(CertificationRefusedEvent(collection=collection, reason=error.message))
+            raise
+    for row in () if dry_run else result.certified:
+        bus.emit(
+            CertificationGranted(
+                collection=collection,
+                dataset=row.id,
+                product_sha256=row.sha256,
+                begin=format_time(begin),
+                end=format_time(end),
+                reason=options["reason"],
+            ),
+            instrument=row.data_id.instrument,
+            detector=row.data_id.detector,
         )
-    what = "Would certify" if options["dry_run"] else "Certified"
+    what = "Would certify" if dry_run else "Certified"
     if result.certified:
         click.echo(
             f"{what} {len(result.certified)} {result.dataset_type} in {collection} for "
@@ -219,7 +246,7 @@ def which(
     from cpplug.api.errors import UnknownNameError, UsageError
     from cpplug.api.times import format_time
     from cpplug.engine.plan import default_inputs
-    from cpplug.store import DataId
+    from cpplug.store.records import DataId
 
     if (exposure is None) == (moment is None):
         raise UsageError("Give one of --exposure and --at.")

@@ -191,9 +191,10 @@ def runs(state: State, prefix: str, limit: int, format: str) -> None:
                 "user": row.user,
                 "command": row.command,
             }
-            for row in repo.runs(prefix=prefix)[:limit]
+            for row in reversed(repo.runs())
+            if row.run.startswith(prefix)
         ]
-    emit_table(rows, ["run", "kind", "calibration", "status", "started", "seconds"], format)
+    emit_table(rows[:limit], ["run", "kind", "calibration", "status", "started", "seconds"], format)
 
 
 @query.command()

@@ -11,7 +11,8 @@ from cpplug.cli.output import emit_table, format_option
 from cpplug.cli.state import State
 
 if TYPE_CHECKING:
-    from cpplug.store import CollectionRow, Repository
+    from cpplug.store import Repository
+    from cpplug.store.records import CollectionRow
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -51,7 +52,7 @@ def init(state: State, repo: Path, registry: str | None) -> None:
 @click.option("--fail-fast", is_flag=True, help="Stop at the first file that cannot be used.")
 @format_option
 @click.pass_obj
-def ingest(state: State, paths: tuple[Path, ...], format: str, **options: Any) -> int:
+def ingest(state: State, /, paths: tuple[Path, ...], format: str, **options: Any) -> int:
     """Register raw files, or all FITS files below folders.
 
     With -b or CPPLUG_REPO all PATHS are raw files; else the first one is the repository.
@@ -209,6 +210,7 @@ def chain(state: State, parent: str, children: tuple[str, ...], mode: str, forma
     names as blanks do.
     """
     from cpplug.api.errors import UsageError
+    from cpplug.api.events import ChainChanged
 
     words = [word for child in children for word in child.split(",") if word]
     with state.repository() as repo:
@@ -222,6 +224,7 @@ def chain(state: State, parent: str, children: tuple[str, ...], mode: str, forma
             names = repo.chain(parent, [], mode="pop", indices=indices)
         else:
             names = repo.chain(parent, words, mode=mode)
+    state.bus(f"chain {parent}").emit(ChainChanged(parent=parent, mode=mode, children=names))
     emit_table([{"child": name} for name in names], ["child"], format, title=parent)
 
 

@@ -108,7 +108,7 @@ def _request(options: dict[str, Any], *, verify: bool) -> Request:
 )
 @click.option("--keep-scratch", is_flag=True, help="Keep the corrected frames.")
 @click.pass_obj
-def run(state: State, format: str, plan_only: bool, **options: Any) -> int:
+def run(state: State, /, format: str, plan_only: bool, **options: Any) -> int:
     """Build the calibration CALIB from exposures.
 
     Example: cpplug run bias --instrument LATISS -d "day_obs = 20210120" -j 2
@@ -277,7 +277,7 @@ def _config_options(command: F) -> F:
 @config.command()
 @_config_options
 @click.pass_obj
-def show(state: State, format: str, **options: Any) -> None:
+def show(state: State, /, format: str, **options: Any) -> None:
     """Print every option of a run with its value and the place that set it."""
     emit_table(_settings(state, **options).table(), ["option", "value", "source"], format)
 
@@ -285,7 +285,7 @@ def show(state: State, format: str, **options: Any) -> None:
 @config.command()
 @_config_options
 @click.pass_obj
-def schema(state: State, format: str, **options: Any) -> None:
+def schema(state: State, /, format: str, **options: Any) -> None:
     """Print every option of a run with its type, range and meaning."""
     rows = _settings(state, **options).schema()
     emit_table(rows, ["option", "type", "default", "meaning"], format)

@@ -20,6 +20,7 @@ from cpplug.api.errors import CpplugError, UsageError
 if TYPE_CHECKING:
     from cpplug.api.events import Envelope
     from cpplug.api.instrument import Instrument
+    from cpplug.host.bus import Bus
     from cpplug.host.catalog import Catalog
     from cpplug.store import Repository
 
@@ -112,6 +113,12 @@ class State:
         """Return the listeners that are switched on, told how the user wants them to talk."""
         self.catalog.configure_listeners(self.listener_options)
         return self.catalog.listeners()
+
+    def bus(self, what: str) -> Bus:
+        """Return a bus to announce what a command did; the registry's journal keeps the record."""
+        from cpplug.host.bus import Bus
+
+        return Bus(what, self.listeners())
 
     @contextmanager
     def repository(self, path: Path | None = None) -> Iterator[Repository]:

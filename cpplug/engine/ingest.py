@@ -23,7 +23,8 @@ from cpplug.api.instrument import ExposureInfo, Header, Instrument
 from cpplug.engine import fits
 from cpplug.engine.files import replacing, sha256_of
 from cpplug.host.catalog import Catalog
-from cpplug.store import DetectorRow, RawRecord, Repository
+from cpplug.store import Repository
+from cpplug.store.records import DetectorRow, RawRecord
 
 SUFFIXES = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fits.fz", ".fit.fz")
 Transfer = Literal["auto", "direct", "symlink", "hardlink", "copy", "move"]

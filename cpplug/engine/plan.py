@@ -27,7 +27,8 @@ from cpplug.engine.calibs import CalibRef
 from cpplug.engine.isr import check_chain
 from cpplug.engine.settings import Layer, Settings, read_layer
 from cpplug.host.catalog import Catalog
-from cpplug.store import DataId, DatasetRow, Repository
+from cpplug.store import Repository
+from cpplug.store.records import DataId, DatasetRow
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from cpplug.api.product import MetaValue
 if TYPE_CHECKING:
     from cpplug.engine.plan import Group, Plan, Unit
     from cpplug.engine.run import Driver
-    from cpplug.store import DataId
+    from cpplug.store.records import DataId
 
 
 def provenance_of(

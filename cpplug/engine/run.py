@@ -48,7 +48,8 @@ from cpplug.engine.units import Done, Task
 from cpplug.engine.workers import work_through
 from cpplug.host.bus import Bus
 from cpplug.host.catalog import Catalog
-from cpplug.store import DataId, DatasetRecord, Repository, RunRecord
+from cpplug.store import Repository
+from cpplug.store.records import DataId, DatasetRecord, RunRecord
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,8 +142,9 @@ class Driver:
         output = self.options.output
         if self.options.resume:
             digest = self.plan.digest()
-            for row in self.repo.runs(prefix=f"{output}/"):
-                if row.details.get("plan_digest") == digest:
+            for row in reversed(self.repo.runs(calibration=self.plan.calibration)):
+                same = row.details.get("plan_digest") == digest
+                if same and row.run.startswith(f"{output}/"):
                     return row.run, True
         for attempt in range(1000):
             stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -207,8 +209,7 @@ class Driver:
         return result
 
     def _finished_before(self) -> bool:
-        rows = [row for row in self.repo.runs(prefix=self.run) if row.run == self.run]
-        return bool(rows) and rows[0].status == "done"
+        return any(row.status == "done" for row in self.repo.runs(run=self.run))
 
     def _open(self) -> None:
         plan = self.plan

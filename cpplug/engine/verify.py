@@ -41,7 +41,8 @@ from cpplug.engine.units import Done, Task
 from cpplug.engine.workers import work_through
 from cpplug.host.bus import Bus
 from cpplug.host.catalog import Catalog
-from cpplug.store import DataId, DatasetRow, Repository, RunRecord, VerificationRecord
+from cpplug.store import Repository
+from cpplug.store.records import DataId, DatasetRow, RunRecord, VerificationRecord
 
 Listeners = Callable[[], list[tuple[str, Callable[..., None]]]]
 
