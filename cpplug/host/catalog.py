@@ -22,9 +22,9 @@ import pluggy
 from cpplug.api.errors import PluginError, UnknownNameError, nearest
 from cpplug.api.hooks import PROJECT, Hooks, hookimpl
 from cpplug.host import entries as tables
+from cpplug.host import refusals
 from cpplug.host.entries import KINDS, Entry, PluginInfo, info, label
 from cpplug.host.modules import (
-    Rejected,
     call,
     check_module,
     collect,
@@ -34,6 +34,7 @@ from cpplug.host.modules import (
     short_name,
     version_of_file,
 )
+from cpplug.host.refusals import Rejected
 
 if TYPE_CHECKING:
     from cpplug.api.context import Context
@@ -125,7 +126,10 @@ class Catalog:
                     verdict, detail = self._judge(entry)
                 rows.append(info(entry, verdict, detail))
         rows += [info(entry, "ok", "added by hand") for entry in self._added.values()]
-        return rows + (self._unlisted() if check else [])
+        if check:
+            own = {m: o for m, o in self._offers.items() if m not in self._added_modules}
+            rows += tables.unlisted(own, [e for kind in KINDS for e in self._fresh(kind)])
+        return rows
 
     def idle_blocks(self) -> list[str]:
         """Return the blocked words that name no installed plugin."""
@@ -134,8 +138,7 @@ class Catalog:
 
     def provider(self, kind: str, name: str) -> str:
         """Return ``distribution version`` of a plugin, or its file and sha256."""
-        entry = self.entry(kind, name)
-        return f"{entry.provider} {entry.version}".strip()
+        return self.entry(kind, name).provided_by
 
     def entry(self, kind: str, name: str) -> Entry:
         """Return where a plugin is implemented and who provides it, without importing it."""
@@ -163,12 +166,14 @@ class Catalog:
         """
         tables.known_kind(kind)
         with self._lock:
-            if entry := self._added.get((kind, name)):
-                found = self._offers[entry.module][kind, name]
-            else:
-                found = self._load(self._find(kind, name))
+            found = self._obtain(kind, name)
             self._handed_out.add((kind, name))
             return found
+
+    def _obtain(self, kind: str, name: str) -> Any:
+        if entry := self._added.get((kind, name)):
+            return self._offers[entry.module][kind, name]
+        return self._load(self._find(kind, name))
 
     def find_calibration(self, word: str) -> Calibration:
         """Return a calibration by its name or one of its aliases (``cpBias``).
@@ -191,7 +196,7 @@ class Catalog:
         for name in known:
             try:
                 with self._lock:
-                    record = self._load(self._find("calibration", name))
+                    record = self._obtain("calibration", name)
             except PluginError:
                 unreadable.append(name)
                 continue
@@ -222,12 +227,7 @@ class Catalog:
             for kind, offered in offers:
                 if offered in self.names(kind):
                     self._forget(module)
-                    raise Rejected(
-                        f"{name} offers {label(kind)} {offered!r}, which "
-                        f"{self.provider(kind, offered)} provides already.",
-                        f"Rename it, or leave the other one out: cpplug --no-plugin {offered}.",
-                        verdict="duplicate",
-                    )
+                    raise refusals.taken(name, kind, offered, self.provider(kind, offered))
             for kind, offered in offers:
                 self._added[kind, offered] = Entry(
                     kind=kind,
@@ -267,10 +267,8 @@ class Catalog:
                 problems = call(impl, plan=plan) or ()
                 answers += [(impl.plugin_name, problem) for problem in problems]
             except Exception as error:
-                raise Rejected(
-                    f"Plugin {impl.plugin_name} failed while checking the plan: "
-                    f"{type(error).__name__}: {error}.",
-                    f"Leave it out: cpplug --no-plugin {impl.plugin_name.partition('.')[0]}.",
+                raise refusals.failed(
+                    impl.plugin_name, impl.plugin_name, "cpplug_check_plan", error
                 ) from error
         return sorted(answers, key=lambda answer: answer[0])
 
@@ -354,19 +352,9 @@ class Catalog:
         if len(same) == 1:
             return same[0]
         if same:
-            both = " and ".join(tables.who(entry) for entry in same)
-            raise Rejected(
-                f"{label(kind).capitalize()} {name!r} is provided twice, by {both}.",
-                f"Leave one out: cpplug --no-plugin {same[-1].package}.",
-                verdict="duplicate",
-            )
+            raise refusals.provided_twice(same)
         if every:
-            raise Rejected(
-                f"{label(kind).capitalize()} {name!r} of {tables.who(every[0])} is blocked by "
-                f"{self._is_blocked(every[0])!r}.",
-                "Remove it from --no-plugin or CPPLUG_NO_PLUGIN.",
-                verdict="blocked",
-            )
+            raise refusals.blocked(every[0], self._is_blocked(every[0]))
         raise UnknownNameError(
             f"No {label(kind)} is called {name!r}.", nearest(name, self.names(kind))
         )
@@ -380,41 +368,32 @@ class Catalog:
         if (entry.kind, entry.name) in self._offers.get(entry.module, ()):
             return self._offers[entry.module][entry.kind, entry.name]
         try:
-            found = import_entry(self._with_provider, entry, _import_named)
+            return self._load_as_listed(entry)
         except Rejected:
             # The cached table may be out of date: believe a failure only of the fresh one.
-            fresh = self._with_name(entry)
-            if fresh is None or fresh.value == entry.value:
+            fresh = [e for e in tables.read_fresh(entry.kind) if e.name == entry.name]
+            if len(fresh) != 1 or fresh[0].value == entry.value:
                 raise
-            entry, found = fresh, import_entry(self._with_provider, fresh, _import_named)
+            return self._load_as_listed(fresh[0])
+
+    def _load_as_listed(self, entry: Entry) -> Any:
+        known = self._with_provider(entry)
+        found = import_entry(known, _import_named)
         if entry.kind == "command":
             import click
 
             if not isinstance(found, click.Command):
-                raise self._lying(entry, "points to no click command")
+                raise refusals.lying(known, "points to no click command")
             return found
-        offers = self._offers.get(entry.module)
-        if offers is None:
-            offers = self._register(found, tables.who(self._with_provider(entry)))
+        offers = self._register(found, tables.who(known))
+        key = (entry.kind, entry.name)
         if entry.kind == "listener":
-            if ("listener", short_name(found)) not in offers:
-                raise self._lying(entry, "listens to nothing and wraps nothing")
-            return found
-        if (entry.kind, entry.name) not in offers:
-            raise self._lying(entry, "provides none of that name")
-        return offers[entry.kind, entry.name]
-
-    def _with_name(self, entry: Entry) -> Entry | None:
-        found = [e for e in tables.read_fresh(entry.kind) if e.name == entry.name]
-        return found[0] if len(found) == 1 else None
-
-    def _lying(self, entry: Entry, what: str) -> Rejected:
-        who = tables.who(self._with_provider(entry))
-        return Rejected(
-            f"{who} is registered as {label(entry.kind)} {entry.name!r} but {what}.",
-            f"Report it to its author, or leave it out: cpplug --no-plugin {entry.package}.",
-            verdict="lying",
-        )
+            key = ("listener", short_name(found))
+            if key not in offers:
+                raise refusals.lying(known, "listens to nothing and wraps nothing")
+        elif key not in offers:
+            raise refusals.lying(known, "provides none of that name")
+        return offers[key]
 
     def _register(self, module: ModuleType, who: str) -> dict[tuple[str, str], Any]:
         """Check a module, register it with pluggy, and keep what it offers; all or nothing."""
@@ -428,10 +407,7 @@ class Catalog:
             offers = collect(self._manager, module, who)
         except pluggy.PluginValidationError as error:
             self._forget(module)
-            raise Rejected(
-                f"{who} implements a hook wrongly: {error}",
-                f"Leave it out: cpplug --no-plugin {name.partition('.')[0]}.",
-            ) from error
+            raise refusals.wrong_hook(who, name, error) from error
         except BaseException:
             self._forget(module)
             raise
@@ -472,20 +448,6 @@ class Catalog:
             return error.verdict, str(error)
         return "ok", ""
 
-    def _unlisted(self) -> list[PluginInfo]:
-        rows = []
-        for module, offers in self._offers.items():
-            if module in self._added_modules:
-                continue
-            for kind, name in offers:
-                table = self._fresh(kind)
-                if kind != "listener" and not any(
-                    entry.name == name and entry.module == module for entry in table
-                ):
-                    entry = Entry(kind=kind, name=name, value=module)
-                    rows.append(info(entry, "unlisted", "a record without an entry point"))
-        return rows
-
 
 def _new_manager() -> pluggy.PluginManager:
     manager = pluggy.PluginManager(PROJECT)
@@ -512,10 +474,15 @@ def _import_named(entry: Entry) -> Any:
     from stevedore import NamedExtensionManager
 
     failures: list[BaseException] = []
+
+    def fail(_: Any, point: Any, error: BaseException) -> None:
+        if point.value == entry.value:
+            failures.append(error)
+
     manager: NamedExtensionManager[Any] = NamedExtensionManager(
         entry.group,
         names=[entry.name],
-        on_load_failure_callback=lambda _, __, error: failures.append(error),
+        on_load_failure_callback=fail,
         on_missing_entrypoints_callback=None,
     )
     for extension in manager:

@@ -7,7 +7,7 @@ import importlib.metadata
 import importlib.util
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +51,11 @@ class Entry:
     def package(self) -> str:
         """Top package of the module, which is what ``--no-plugin`` usually names."""
         return self.module.partition(".")[0]
+
+    @property
+    def provided_by(self) -> str:
+        """``distribution version``, or file and sha256."""
+        return f"{self.provider} {self.version}".strip()
 
     def load(self) -> object:
         """Import what the entry points to; raises whatever the import raises."""
@@ -144,6 +149,21 @@ def first_sentence(entry: Entry) -> str:
     return (ast.get_docstring(tree) or "").strip().partition("\n")[0]
 
 
+def unlisted(
+    offers: Mapping[str, Iterable[tuple[str, str]]], listed: Iterable[Entry]
+) -> list[PluginInfo]:
+    """Return a line for each (kind, name) that a module offers without an entry point."""
+    known = {(entry.module, entry.kind, entry.name) for entry in listed}
+    return [
+        info(
+            Entry(kind=kind, name=name, value=module), "unlisted", "a record without an entry point"
+        )
+        for module, records in offers.items()
+        for kind, name in records
+        if kind != "listener" and (module, kind, name) not in known
+    ]
+
+
 def info(entry: Entry, verdict: str, detail: str) -> PluginInfo:
     """Return the line of the listing for an entry."""
     return PluginInfo(
@@ -159,8 +179,7 @@ def info(entry: Entry, verdict: str, detail: str) -> PluginInfo:
 
 def who(entry: Entry) -> str:
     """Return ``distribution version (module)`` for messages."""
-    provider = f"{entry.provider} {entry.version}".strip()
-    return f"{provider} ({entry.value})" if provider else entry.value
+    return f"{entry.provided_by} ({entry.value})" if entry.provider else entry.value
 
 
 def label(kind: str) -> str:

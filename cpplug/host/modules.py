@@ -14,9 +14,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from cpplug.api.errors import PluginError, nearest
+from cpplug.api.errors import nearest
 from cpplug.api.hooks import API_VERSION, PROJECT, Hooks
+from cpplug.host import refusals
 from cpplug.host.entries import Entry, label
+from cpplug.host.refusals import Rejected
 
 if TYPE_CHECKING:
     from cpplug.api.events import Envelope
@@ -35,20 +37,7 @@ HOOK_NAMES = tuple(name for name in vars(Hooks) if name.startswith(f"{PROJECT}_"
 """Every hook, in the order of a run."""
 
 
-class Rejected(PluginError):
-    """A plugin that cannot be used; ``verdict`` says in which way."""
-
-    def __init__(self, message: str, next_step: str = "", verdict: str = "broken") -> None:
-        super().__init__(message, next_step)
-        self.verdict = verdict
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (type(self), (self.message, self.next_step, self.verdict))
-
-
-def import_entry(
-    with_provider: Callable[[Entry], Entry], entry: Entry, load: Callable[[Entry], Any]
-) -> Any:
+def import_entry(entry: Entry, load: Callable[[Entry], Any]) -> Any:
     """Import what an entry points to; any failure becomes one sentence.
 
     Raises
@@ -59,14 +48,7 @@ def import_entry(
     try:
         return load(entry)
     except (Exception, SystemExit) as error:
-        known = with_provider(entry)
-        who = f" of {known.provider} {known.version}".rstrip() if known.provider else ""
-        kind = label(entry.kind)
-        raise Rejected(
-            f"Plugin {kind} {entry.name!r}{who} cannot be imported from {entry.value}: "
-            f"{type(error).__name__}: {error}.",
-            f"Repair it, or leave it out: cpplug --no-plugin {entry.package}.",
-        ) from error
+        raise refusals.not_importable(entry, error) from error
 
 
 def check_module(module: ModuleType, who: str) -> None:
@@ -220,10 +202,7 @@ def _records(impl: Any, who: str, hook: str) -> list[Any]:
     try:
         return list(call(impl) or ())
     except Exception as error:
-        raise Rejected(
-            f"{who} failed in {hook}: {type(error).__name__}: {error}.",
-            f"Leave it out: cpplug --no-plugin {impl.plugin_name.partition('.')[0]}.",
-        ) from error
+        raise refusals.failed(who, impl.plugin_name, hook, error) from error
 
 
 def call(impl: Any, **arguments: Any) -> Any:
