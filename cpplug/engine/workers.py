@@ -9,10 +9,12 @@ kills its worker fails by itself and is named.
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 from cpplug.engine.units import Done, Session, Task, do_in_worker, start_worker
@@ -52,6 +54,19 @@ def _pool(spec: dict[str, Any], jobs: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(jobs, mp_context=context, initializer=start_worker, initargs=(spec,))
 
 
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep new workers from running the user's script again, which they would import otherwise."""
+    main = sys.modules["__main__"].__dict__
+    saved = {name: main.get(name) for name in ("__spec__", "__file__")}
+    main["__spec__"] = None
+    main.pop("__file__", None)
+    try:
+        yield
+    finally:
+        main.update({name: value for name, value in saved.items() if name == "__spec__" or value})
+
+
 def _in_processes(tasks: Sequence[Task], spec: dict[str, Any], jobs: int) -> Iterator[Done]:
     waiting = deque(tasks)
     tries = dict.fromkeys((task.unit for task in tasks), 0)
@@ -67,7 +82,8 @@ def _in_processes(tasks: Sequence[Task], spec: dict[str, Any], jobs: int) -> Ite
                 task = waiting.popleft()
                 tries[task.unit] += 1
                 try:
-                    flying[pool.submit(do_in_worker, task)] = task
+                    with _without_main():
+                        flying[pool.submit(do_in_worker, task)] = task
                 except BrokenProcessPool:
                     tries[task.unit] -= 1
                     waiting.appendleft(task)
