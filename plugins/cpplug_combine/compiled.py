@@ -21,7 +21,13 @@ Array = npt.NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
 LANES = 64
 
-compiled = cast(Callable[[F], F], njit(cache=True, nogil=True, error_model="numpy"))
+
+def compiled(function: F) -> F:
+    """Compile on first use; keep the result on disk wherever numba finds a folder to write to."""
+    try:
+        return cast(F, njit(cache=True, nogil=True, error_model="numpy")(function))
+    except RuntimeError:  # no such folder: compile again in every process
+        return cast(F, njit(nogil=True, error_model="numpy")(function))
 
 
 @compiled
