@@ -28,6 +28,8 @@ from cpplug.store.records import DetectorRow, RawRecord
 
 SUFFIXES = (".fits", ".fit", ".fts", ".fits.gz", ".fit.gz", ".fits.fz", ".fit.fz")
 Transfer = Literal["auto", "direct", "symlink", "hardlink", "copy", "move"]
+NOT_RAW = ("image", "table", "truth")
+"""KIND cards of files that cpplug wrote itself."""
 BATCH = 200
 
 
@@ -35,7 +37,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one file."""
 
     path: str
-    status: Literal["ingested", "present", "conflict", "rejected"]
+    status: Literal["ingested", "present", "conflict", "rejected", "skipped"]
+    """``skipped``: not a raw frame at all, but a product or the truth of a simulation."""
     exposure: int | None = None
     instrument: str = ""
     reason: str = ""
@@ -129,7 +132,7 @@ def ingest(
                 progress(done, len(files))
                 if isinstance(answer, Outcome):
                     outcomes[Path(answer.path)] = answer
-                    if fail_fast:
+                    if fail_fast and answer.status == "rejected":
                         raise DataError(f"{answer.path}: {answer.reason}")
                 else:
                     known.append(answer)
@@ -162,6 +165,9 @@ def _identify(path: Path, instruments: dict[str, Instrument], wanted: str) -> _K
     """Find out what a file is, or why it cannot be used."""
     try:
         headers = fits.read_headers(path)
+        if str(headers[0].get("KIND", "")).startswith(NOT_RAW):
+            reason = f"it is not a raw frame (KIND {headers[0]['KIND']!r})"
+            return Outcome(path=str(path), status="skipped", reason=reason)
         claims = [
             name
             for name, candidate in instruments.items()
@@ -207,7 +213,7 @@ def _check_layout(headers: Sequence[Header], info: ExposureInfo, detector: Detec
     DataError
         When an amplifier's extension is missing or of another size.
     """
-    named = {str(header.get("EXTNAME", "")).strip(): header for header in headers}
+    named = {str(header.get("EXTNAME", "")).strip().upper(): header for header in headers}
     for amplifier in detector.amplifiers:
         key = amplifier.hdu
         header = (

@@ -323,7 +323,9 @@ def _image(name: str, data: npt.NDArray[Any], unit: str = "") -> fits.ImageHDU:
 
 def _write_hdus(path: Path, hdus: list[Any]) -> None:
     with whole(path) as handle:
-        fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(handle)
+        primary = fits.PrimaryHDU()
+        primary.header["KIND"] = ("truth", "of a simulation, not a raw frame")
+        fits.HDUList([primary, *hdus]).writeto(handle)
 
 
 def simulate_night(
