@@ -1,0 +1,50 @@
+"""Rows as tables, JSON, CSV and ids."""
+
+import csv
+import io
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cpplug.cli.output import FORMATS, render
+
+ROWS = [
+    {"id": 2021012000019, "name": "a b", "value": 1.0 / 3.0, "tags": ["x", "y"], "more": {"k": 1}},
+    {"id": 7, "name": None, "value": None, "tags": [], "more": {}},
+]
+
+
+def test_plain_table_is_aligned():
+    text = render(ROWS, ["id", "name", "value"], "table", title="Things")
+    assert text.splitlines() == [
+        "Things",
+        "           id  name     value",
+        "2021012000019  a b   0.333333",
+        "            7",
+    ]
+
+
+def test_json_keeps_everything():
+    assert json.loads(render(ROWS, ["id"], "json")) == ROWS
+    assert render([], ["id"], "json") == "[]\n"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_no_rows(form):
+    text = render([], ["id", "name"], form)
+    assert text in {"id  name\n", "[]\n", "", "id,name\n"}
+
+
+def test_terminal_gets_a_drawn_table(monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    text = render([{"verdict": "FAIL", "n": 3}], ["verdict", "n"])
+    assert "FAIL" in text and "\x1b[" in text
+
+
+@given(st.lists(st.fixed_dictionaries({"a": st.text(), "b": st.integers()})))
+def test_csv_round_trip(rows):
+    rows = [{**row, "a": row["a"].replace("\r", "")} for row in rows]
+    read = list(csv.DictReader(io.StringIO(render(rows, ["a", "b"], "csv"), newline="")))
+    assert [(row["a"], int(row["b"])) for row in read] == [(r["a"], r["b"]) for r in rows]
