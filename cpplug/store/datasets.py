@@ -153,9 +153,8 @@ class DatasetStore(StorePart):
                 f"{id_or_sha_prefix!r} is not the id or checksum of a product.",
                 "Give four characters or more of either.",
             )
-        end = text + "g"  # all that starts with text sorts before this
-        id_fits = sa.and_(_TABLE.id >= text, _TABLE.id < end)
-        sha_fits = sa.and_(_TABLE.sha256 >= text, _TABLE.sha256 < end)
+        id_fits = glob_match(self._db.kind, _TABLE.id, f"{text}*")
+        sha_fits = glob_match(self._db.kind, _TABLE.sha256, f"{text}*")
         query = select_datasets().where(sa.or_(id_fits, sha_fits)).order_by(*_ORDER).limit(6)
         with self._db.read() as connection:
             rows = [dataset_row(row) for row in connection.execute(query)]

@@ -7,6 +7,7 @@ that is asked for. Rows go first, in one transaction; files follow.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,8 @@ from cpplug.store import collections, schema
 from cpplug.store.base import StorePart
 from cpplug.store.collections import from_stored
 from cpplug.store.exposures import owned
+from cpplug.store.ranges import remove_ranges
 from cpplug.store.records import RemovedRun, range_text
-from cpplug.store.validity import remove_ranges
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -137,17 +138,18 @@ class RemovalStore(StorePart):
             )
             _drop(connection, node.id)
             paths = {path for path in frames if owned(path)}
-            shared = set(connection.execute(sa.select(raw.c.path)).scalars()) & paths
+            others = sa.select(raw.c.path).where(self._db.any_of(raw.c.path, paths))
+            shared = set(connection.execute(others).scalars())
         files = [row.path for row in products] + sorted(paths - shared)
+        deleted = tuple(self._delete(path) for path in files if os.path.lexists(self.root / path))
         return RemovedRun(
             run=name,
             datasets=tuple(row.id for row in products),
             n_raws=len(frames),
             n_exposures=n_exposures,
-            files=tuple(self._delete(path) for path in files if (self.root / path).is_symlink()
-                        or (self.root / path).exists()),
+            files=deleted,
             changes=tuple(changes),
-        )  # fmt: skip
+        )
 
     def _leave_chains(
         self, connection: Connection, node: collections.Node, allowed: bool, option: str

@@ -36,6 +36,7 @@ import sqlalchemy as sa
 from cpplug.api.errors import RepositoryError
 from cpplug.api.times import format_time, now_tai
 from cpplug.store import schema
+from cpplug.store.certification import CertificationStore
 from cpplug.store.collections import CollectionStore
 from cpplug.store.database import DEFAULT_TIMEOUT, Database, sqlite_url
 from cpplug.store.datasets import DatasetStore
@@ -56,6 +57,7 @@ class Repository(
     CollectionStore,
     DatasetStore,
     SearchStore,
+    CertificationStore,
     ValidityStore,
     RemovalStore,
     RunStore,
@@ -186,11 +188,21 @@ def _create_file(root: Path, identity: str, timeout: float) -> None:
         _create_tables(database, identity)
         database.close()  # leaves one file: the journal is written back
         part.chmod(0o666 & ~_umask())
-        part.replace(root / REGISTRY)
+        _put(part, root / REGISTRY)
     finally:
         database.close()
         for file in root.glob(f"{part.name}*"):
             file.unlink()
+
+
+def _put(part: Path, place: Path) -> None:
+    """Give a finished file its name, unless another process was quicker."""
+    try:
+        os.link(part, place)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        part.replace(place)
 
 
 def _umask() -> int:

@@ -105,7 +105,10 @@ class SearchStore(StorePart):
             nodes = flatten_nodes(connection, collections)
             span = _hull([at for _, at in wanted])
             shelves = self._shelves(connection, dataset_type, wanted, nodes, span)
-        results = [_search(dataset_type, data_id, at, nodes, shelves) for data_id, at in wanted]
+        results = [
+            _search(dataset_type, data_id, at, nodes, shelves, all_ranges=False)
+            for data_id, at in wanted
+        ]
         missing = [n for n, result in enumerate(results) if isinstance(result, CalibrationMissing)]
         again = self._explained(dataset_type, [wanted[n] for n in missing], collections)
         for number, result in zip(missing, again, strict=True):
@@ -121,7 +124,10 @@ class SearchStore(StorePart):
         with self._db.read() as connection:
             nodes = flatten_nodes(connection, collections)
             shelves = self._shelves(connection, dataset_type, wanted, nodes, (None, None))
-        return [_search(dataset_type, data_id, at, nodes, shelves) for data_id, at in wanted]
+        return [
+            _search(dataset_type, data_id, at, nodes, shelves, all_ranges=True)
+            for data_id, at in wanted
+        ]
 
     def _shelves(
         self,
@@ -196,8 +202,15 @@ def _among(
 
 
 def _search(
-    dataset_type: str, data_id: DataId, at: At, nodes: Sequence[Node], shelves: dict[int, _Shelf]
+    dataset_type: str,
+    data_id: DataId,
+    at: At,
+    nodes: Sequence[Node],
+    shelves: dict[int, _Shelf],
+    *,
+    all_ranges: bool,
 ) -> Outcome:
+    """Go through the collections; ``all_ranges`` tells whether shelves hold what does not fit."""
     trace: list[SearchStep] = []
     data_ids = [data_id]
     if data_id.physical_filter:
@@ -207,6 +220,7 @@ def _search(
         fitting = [candidate for part in shelf for candidate in _fitting(part, at)]
         if not fitting:
             outcome = _not_here(dataset_type, data_id, [c for part in shelf for c in part])
+            outcome += "" if all_ranges or node.kind != "CALIBRATION" else " that is valid then"
             trace.append(SearchStep(collection=node.name, kind=node.kind, outcome=outcome))
             continue
         first = fitting[0]
@@ -235,7 +249,7 @@ def _fitting(shelf: Sequence[_Candidate], at: At) -> Sequence[_Candidate]:
 
 def _not_here(dataset_type: str, data_id: DataId, shelf: Sequence[_Candidate]) -> str:
     if not shelf:
-        return f"no {dataset_type} for {data_id} then"
+        return f"no {dataset_type} for {data_id}"
     ranges = sorted((candidate.begin, candidate.end) for candidate in shelf)
     shown = [range_text(*from_stored(*limits)) for limits in ranges]
     if len(shown) > 4:
