@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from cpplug.api.exposure import Exposure, RawExposure
     from cpplug.api.fakes import FakeContext
     from cpplug.api.instrument import ExposureInfo, Header, Instrument
-    from cpplug.api.records import Calibration, Combiner, IsrStep
+    from cpplug.api.product import TableProduct
+    from cpplug.api.records import Calibration, Combiner, IsrStep, Solver
     from cpplug.host.bus import Bus
     from cpplug.host.catalog import Catalog
 
@@ -117,12 +118,16 @@ class IsrStepContract:
         raw = self.step.level == "amplifier" or self.step.assembles
         return make_raw(level=200.0) if raw else make_exposure(level=200.0)
 
+    tables: ClassVar[dict[str, TableProduct]] = {}
+    """Table calibrations that the step needs, by dataset type; images are made of zeros."""
+
     def calibs(self) -> Any:
         """Return the calibrations; override it where an image of zeros will not do."""
         from cpplug.api.fakes import FakeCalibs, make_camera, make_product
 
         detector = make_camera().detector(0)
-        return FakeCalibs({name: make_product(detector) for name in self.step.needs})
+        images = [name for name in self.step.needs if name not in self.tables]
+        return FakeCalibs({name: make_product(detector) for name in images}, self.tables)
 
     def applied(self) -> Any:
         """Run the step on a fresh frame with its default options."""
@@ -270,9 +275,13 @@ class CombinerContract:
 
 
 class CalibrationContract:
-    """What every calibration recipe must do; set ``calibration``."""
+    """What every calibration recipe must do; set ``calibration``.
+
+    ``solvers`` holds the solver records that the recipe asks for, by name.
+    """
 
     calibration: ClassVar[Calibration]
+    solvers: ClassVar[dict[str, Solver]] = {}
 
     def exposures(self) -> list[Exposure]:
         """Return exposures after ISR; override it where a recipe needs a series."""
@@ -310,7 +319,7 @@ class CalibrationContract:
         from cpplug.api.product import ImageProduct, TableProduct
 
         frames = self.exposures()
-        context = fake_context(self.calibration.config())
+        context = fake_context(self.calibration.config(), solvers=self.solvers)
         measure = self.calibration.measure
         measured = [measure(frame, context) for frame in frames] if measure else []
         product = self.calibration.reduce(measured, FakeExposures(frames), context)
