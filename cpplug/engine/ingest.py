@@ -217,7 +217,11 @@ def _check_layout(headers: Sequence[Header], info: ExposureInfo, detector: Detec
     for amplifier in detector.amplifiers:
         key = amplifier.hdu
         header = (
-            named.get(key) if isinstance(key, str) else headers[key] if key < len(headers) else None
+            named.get(key.upper())
+            if isinstance(key, str)
+            else headers[key]
+            if key < len(headers)
+            else None
         )
         if header is None:
             raise DataError(f"extension {key!r} of amplifier {amplifier.name} is missing")
