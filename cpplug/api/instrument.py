@@ -82,6 +82,9 @@ class Instrument:
         TOML files beside the module of the subclass; defaults may be empty.
     filters
         Physical filters by name; empty when any name is allowed.
+    default_filter
+        The physical filter of frames that nobody chose one for; by default the first of
+        ``filters``, or ``empty``.
     """
 
     name: str = ""
@@ -89,6 +92,7 @@ class Instrument:
     camera_file: str = "camera.toml"
     defaults_file: str = ""
     filters: tuple[str, ...] = ()
+    default_filter: str = ""
 
     def folder(self) -> Path:
         """Return the folder of the subclass's module, where its TOML files lie."""

@@ -6,7 +6,6 @@ nights simulated with one seed come from one camera.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -15,17 +14,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from cpplug.api import Amplifier, Detector
-from cpplug_simulate import charge, correlation, light, readout
+from cpplug.api import Detector
+from cpplug_simulate import born, charge, correlation, light, readout
 from cpplug_simulate.geometry import Floats, assemble
 from cpplug_simulate.settings import STATIC as STATIC_EFFECTS
-from cpplug_simulate.settings import BiasStructure, RowTransient, Settings
-from cpplug_simulate.streams import STATIC, stream
-
-HOT, BRIGHT_COLUMN, DEAD_COLUMN = 1, 2, 4
-"""Bits of the truth mask."""
-_DEFAULT_FULL_WELL = 150_000.0
-_LEVEL_FRACTION = 0.07
+from cpplug_simulate.settings import Settings
+from cpplug_simulate.streams import STATIC
 
 
 @dataclass(kw_only=True)
@@ -117,11 +111,11 @@ def _static_detector(detector: Detector, encoded: bytes, seed: int, dtype: str) 
     names = [amplifier.name for amplifier in amplifiers]
     maximum = settings.adc.maximum
     maximum = readout.adc_maximum(dtype) if maximum is None else maximum
-    gain = {a.name: _factor(settings.gain.factors, a, a.gain) for a in amplifiers}
+    gain = {a.name: born.factor(settings.gain.factors, a, a.gain) for a in amplifiers}
     if not settings.gain.on:
         gain = dict.fromkeys(names, 1.0)
-    level = _levels(settings, seed, detector, maximum)
-    columns, pixels = _patterns(settings, seed, detector)
+    level = born.levels(settings, seed, detector, maximum)
+    columns, pixels = born.patterns(settings, seed, detector)
     pattern = {}
     for amplifier in amplifiers:
         image = np.full(amplifier.shape, level[amplifier.name], np.float32)
@@ -129,7 +123,7 @@ def _static_detector(detector: Detector, encoded: bytes, seed: int, dtype: str) 
         image[:, cols] += columns[amplifier.name]
         image[rows, cols] += pixels[amplifier.name]
         pattern[amplifier.name] = image
-    hot, n_hot, dead, mask = _defects(settings, seed, detector)
+    hot, n_hot, dead, mask = born.defects(settings, seed, detector)
     return StaticDetector(
         detector=detector,
         seed=seed,
@@ -138,14 +132,14 @@ def _static_detector(detector: Detector, encoded: bytes, seed: int, dtype: str) 
         level=level,
         gain=gain,
         read_noise={
-            a.name: _factor(settings.read_noise.factors, a, a.read_noise)
+            a.name: born.factor(settings.read_noise.factors, a, a.read_noise)
             if settings.read_noise.on
             else 0.0
             for a in amplifiers
         },
-        full_well={a.name: _full_well(settings, a, level, gain) for a in amplifiers},
-        nonlinearity=_nonlinearity(settings, seed, detector),
-        crosstalk=_crosstalk(settings, seed, detector),
+        full_well={a.name: born.full_well(settings, a, level, gain) for a in amplifiers},
+        nonlinearity=born.nonlinearity(settings, seed, detector),
+        crosstalk=born.crosstalk(settings, seed, detector),
         kernel=correlation.pixel_area_kernel(settings.brighter_fatter),
         pattern=pattern,
         bias=assemble(detector, {n: columns[n][None, :] + pixels[n] for n in names}),
@@ -155,146 +149,6 @@ def _static_detector(detector: Detector, encoded: bytes, seed: int, dtype: str) 
         dead=dead,
         mask=mask,
     )
-
-
-def _factor(factors: dict[str, float], amplifier: Amplifier, nominal: float) -> float:
-    return nominal * factors.get(amplifier.name, 1.0)
-
-
-def _full_well(
-    settings: Settings, amplifier: Amplifier, level: dict[str, float], gain: dict[str, float]
-) -> float:
-    if settings.saturation.full_well is not None:
-        return settings.saturation.full_well
-    if math.isfinite(amplifier.saturation):
-        return max(amplifier.saturation - level[amplifier.name], 1.0) * gain[amplifier.name]
-    return _DEFAULT_FULL_WELL
-
-
-def _levels(settings: Settings, seed: int, detector: Detector, maximum: int) -> dict[str, float]:
-    options = settings.bias_level
-    if not options.on:
-        return {amplifier.name: 0.0 for amplifier in detector.amplifiers}
-    dice = stream(seed, detector.id, STATIC, "bias_level")
-    mean = _LEVEL_FRACTION * maximum if options.mean is None else options.mean
-    return {
-        amplifier.name: float(mean * (1 + options.scatter * dice.uniform(-1, 1)))
-        for amplifier in detector.amplifiers
-    }
-
-
-def _patterns(
-    settings: Settings, seed: int, detector: Detector
-) -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """Return by amplifier what is the same in all rows (columns,), and the rest (rows, columns).
-
-    Both belong to the data columns alone: overscan columns see the level only.
-    """
-    dice = stream(seed, detector.id, STATIC, "bias_structure")
-    columns, pixels = {}, {}
-    for amplifier in detector.amplifiers:
-        rows, width = amplifier.data.shape
-        columns[amplifier.name] = np.zeros(width, np.float32)
-        pixels[amplifier.name] = np.zeros((rows, width), np.float32)
-        if settings.row_transient.on:
-            columns[amplifier.name] += _transient(settings.row_transient, amplifier)
-        options = settings.bias_structure
-        if options.on:
-            columns[amplifier.name] += np.float32(options.columns) * dice.standard_normal(
-                width, np.float32
-            )
-            pixels[amplifier.name] += _structure(dice, options, amplifier)
-    return columns, pixels
-
-
-def _transient(options: RowTransient, amplifier: Amplifier) -> Floats:
-    """Return the settling at the start of a row: exponential, brought to zero where data end."""
-    end = amplifier.data.x + amplifier.data.width
-    x = np.arange(amplifier.data.x, end, dtype=float)
-    last = np.exp(-end / options.length)
-    shape = (np.exp(-x / options.length) - last) / (1 - last)
-    settled: Floats = (options.amplitude * shape).astype(np.float32)
-    return settled
-
-
-def _structure(dice: np.random.Generator, options: BiasStructure, amplifier: Amplifier) -> Floats:
-    rows, width = amplifier.data.shape
-    y = np.linspace(-1, 1, rows, dtype=np.float32)[:, None]
-    x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
-    weights = dice.uniform(-1, 1, 5).astype(np.float32)
-    terms = (x, y, x * x, x * y, y * y)
-    shape: Any = np.zeros((rows, width), np.float32)
-    for weight, term in zip(weights, terms, strict=True):
-        shape += weight * term
-    shape *= np.float32(options.shape) / np.abs(shape).max()
-    shape += np.float32(options.pixels) * dice.standard_normal(shape.shape, np.float32)
-    shape += np.float32(options.offsets.get(amplifier.name, 0.0))
-    return np.asarray(shape, np.float32)
-
-
-def _defects(settings: Settings, seed: int, detector: Detector) -> tuple[Any, int, Any, Any]:
-    """Return hot pixels, their number, dead columns and the mask."""
-    rows, columns = detector.shape
-    mask = np.zeros(detector.shape, np.uint8)
-    ys: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
-    xs: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)]
-    rates: list[npt.NDArray[np.float64]] = [np.empty(0)]
-    if settings.hot_pixels.on:
-        hot = settings.hot_pixels
-        dice = stream(seed, detector.id, STATIC, "hot_pixels")
-        count = int(dice.poisson(hot.density * rows * columns / 1e6))
-        where = np.sort(dice.choice(rows * columns, min(count, rows * columns), replace=False))
-        ys.append(where // columns)
-        xs.append(where % columns)
-        rates.append(np.exp(dice.uniform(np.log(hot.low), np.log(hot.high), where.size)))
-        mask[ys[-1], xs[-1]] |= HOT
-    n_hot = sum(part.size for part in ys)
-    dead: list[tuple[int, int, int]] = []
-    if settings.bad_columns.on:
-        dice = stream(seed, detector.id, STATIC, "bad_columns")
-        for amplifier in detector.amplifiers:
-            box = amplifier.bbox
-            for _ in range(int(dice.poisson(settings.bad_columns.density * box.width / 1e3))):
-                column = box.x + int(dice.integers(box.width))
-                start = int(dice.integers(box.height))
-                bright = bool(dice.random() < 0.5)
-                first, last = (
-                    (box.y, box.y + box.height - start)
-                    if amplifier.flip_y
-                    else (box.y + start, box.y + box.height)
-                )
-                mask[first:last, column] |= BRIGHT_COLUMN if bright else DEAD_COLUMN
-                if bright:
-                    ys.append(np.arange(first, last))
-                    xs.append(np.full(last - first, column))
-                    rates.append(np.full(last - first, settings.bad_columns.bright))
-                else:
-                    dead.append((first, last, column))
-    hot_list = (np.concatenate(ys), np.concatenate(xs), np.concatenate(rates))
-    return hot_list, n_hot, dead, mask
-
-
-def _nonlinearity(
-    settings: Settings, seed: int, detector: Detector
-) -> dict[str, tuple[float, ...]]:
-    options = settings.nonlinearity
-    dice = stream(seed, detector.id, STATIC, "nonlinearity")
-    out: dict[str, tuple[float, ...]] = {}
-    for amplifier in detector.amplifiers:
-        factors = 1 + options.scatter * dice.standard_normal(2)
-        out[amplifier.name] = (float(options.c2 * factors[0]), float(options.c3 * factors[1]))
-    return out
-
-
-def _crosstalk(settings: Settings, seed: int, detector: Detector) -> npt.NDArray[np.float64]:
-    options = settings.crosstalk
-    dice = stream(seed, detector.id, STATIC, "crosstalk")
-    count = len(detector.amplifiers)
-    distance = np.abs(np.subtract.outer(np.arange(count), np.arange(count)))
-    matrix = options.nearest * options.decay ** (1.0 - distance)
-    matrix *= 1 + options.scatter * dice.standard_normal((count, count))
-    matrix[(distance == 0) | (np.abs(matrix) < abs(options.nearest) * 1e-3)] = 0.0
-    return np.asarray(matrix, float)
 
 
 def static_facts(static: StaticDetector) -> dict[str, Any]:

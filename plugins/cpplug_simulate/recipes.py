@@ -51,7 +51,7 @@ def plan(
     Parameters
     ----------
     instrument
-        The camera; its first filter is the default.
+        The camera; it names the default filter.
     recipe
         ``bias``, ``dark``, ``flat``, ``ptc`` or ``science``.
     ids
@@ -74,7 +74,7 @@ def plan(
     if recipe == "ptc" and not times:
         times = _ladder(instrument, settings, max(len(ids) // 2, 1))
     times = tuple(times) or DEFAULT_TIMES[recipe]
-    filters = tuple(filters) or (instrument.filters or ("empty",))[:1]
+    filters = tuple(filters) or (instrument.default_filter or [*instrument.filters, "empty"][0],)
     each = len(filters) * len(times)
     block = max(-(-len(ids) // each), 1)
     infos = []

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cpplug.api import Box, ConfigError, ExposureInfo, Instrument, UnknownNameError, camera_from
-from cpplug_simulate import plan, settings_for, simulate_frame
+from cpplug_simulate import covariance_model, plan, settings_for, simulate_frame
 from cpplug_simulate.settings import EFFECTS, RECIPES, describe
 
 FIRST = 2021012000019
@@ -72,15 +72,6 @@ def shoot(settings, recipe="flat", time=1.0, number=0, seed=1, filters=()):
         BENCH, recipe, [FIRST + number], settings=settings, seed=seed, times=times, filters=filters
     )[0]
     return simulate_frame(BENCH, info, 0, settings, seed)
-
-
-def electrons(frame):
-    """Assembled linear electrons above the true pedestal, for frames without drift."""
-    parts = {
-        name: (segment - frame.static.level[name]) * frame.static.gain[name]
-        for name, segment in frame.segments.items()
-    }
-    return np.hstack([parts["A"][:120, 4:104], parts["B"][:120, 103:3:-1]])
 
 
 # ---- electronics -----------------------------------------------------------------------------
@@ -195,6 +186,40 @@ def test_ghosts_follow_the_matrix_from_source_to_target():
         added = (ghosts.segments[target] - plain.segments[target]).astype(float)
         light = plain.segments[source].astype(float)
         assert (added * light).sum() / (light**2).sum() == pytest.approx(coefficient, rel=0.01)
+
+
+def test_photon_transfer_through_the_whole_camera():
+    """Flat pairs as files would hold them follow gain, read noise and a-matrix of the truth."""
+    changes = {"crosstalk.on": False, "nonlinearity.on": False, "cti.on": False}
+    settings = settings_for("flat", {**changes, "cosmic_rays.on": False})
+    static = shoot(settings, time=0.5).static
+    good = static.mask == 0
+    good = {"A": good[:, :100], "B": good[:, :99:-1]}
+    for time in (0.08, 3.0):
+        values = {"A": [], "B": []}
+        for pair in range(12):
+            frames = [shoot(settings, time=time, number=2 * pair + k) for k in range(2)]
+            for name in "AB":
+                one, two = (
+                    f.segments[name][:120, 4:104]
+                    - static.level[name]
+                    - f.row_level[name][:120, None]
+                    for f in frames
+                )
+                mean = (one[good[name]].mean() + two[good[name]].mean()) / 2
+                scaled = one * (mean / one[good[name]].mean()) - two * (
+                    mean / two[good[name]].mean()
+                )
+                values[name].append((mean, scaled[good[name]].var() / 2))
+        for name in "AB":
+            mean, variance = np.mean(values[name], axis=0)
+            electrons_ = mean * GAIN[name]
+            photons = covariance_model(static.kernel, electrons_)[0, 0] / GAIN[name] ** 2
+            noise = (static.read_noise[name] / GAIN[name]) ** 2 + 1 / 12
+            error = np.sqrt(2 / (12 * good[name].sum()))
+            # PRNU and vignetting change the local mean, but not the mean of the variance.
+            assert variance == pytest.approx(photons + noise, rel=4 * error)
+    assert photons < 0.95 * electrons_ / GAIN[name] ** 2
 
 
 # ---- light -----------------------------------------------------------------------------------
@@ -421,6 +446,10 @@ def test_plans_deal_times_and_filters_in_blocks():
     assert (bias.day_obs, bias.seq_num, bias.target_name) == (20210120, 19, "Park position")
     assert bias.exposure_time == 0
     assert 0 < bias.dark_time < 0.1
+    assert bias.physical_filter == "empty"
+    Filters.default_filter = "r"
+    chosen = plan(Filters(), "flat", [FIRST], settings=settings, seed=1)[0]
+    assert chosen.physical_filter == "r"
 
 
 @pytest.mark.parametrize(
@@ -430,6 +459,7 @@ def test_plans_deal_times_and_filters_in_blocks():
         ("bias", [FIRST], {"times": [3.0]}, "no exposure time"),
         ("flat", [FIRST], {"times": [-3.0]}, "between"),
         ("ptc", [FIRST], {}, "pairs"),
+        ("flat", [FIRST], {"filters": ["q"]}, "no filter 'q'"),
         ("bias", [42], {}, "no date"),
         ("bias", [2021013200019], {}, "no date"),
         ("bias", [2021012099999], {}, "fit into its day"),
@@ -438,8 +468,11 @@ def test_plans_deal_times_and_filters_in_blocks():
 def test_impossible_plans_are_refused(recipe, ids, options, message):
     from cpplug.api import UsageError
 
+    class Filters(Bench):
+        filters = ("empty", "r")
+
     with pytest.raises(UsageError, match=message):
-        plan(BENCH, recipe, ids, settings=settings_for(recipe), seed=1, **options)
+        plan(Filters(), recipe, ids, settings=settings_for(recipe), seed=1, **options)
 
 
 def test_boxes_of_the_bench_are_what_the_tests_assume():
