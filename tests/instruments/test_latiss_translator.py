@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from cpplug.api import DataError
+from cpplug.api.testing import InstrumentContract
 from cpplug.api.times import format_time, parse_time
-from cpplug_latiss import Latiss
+from cpplug_latiss import Latiss, LatissMini
 from cpplug_latiss.fixes import FIXES, SENSOR_CHANGE, mended
 from cpplug_latiss.translator import exposure_id
 
@@ -287,3 +288,12 @@ def test_fixes_end_and_begin_on_their_days():
         assert mended({**SOUND, "DATE-OBS": moment})["OBJECT"] == name
     focus = {**EARLY, "GROUPID": "Focus 3"}
     assert mended(focus)["IMGTYPE"] == "FOCUS"
+
+
+class TestLatissContract(InstrumentContract):
+    instrument = LATISS
+    headers = [known.header for known in KNOWN if known.exposure_time >= 0]
+
+
+class TestMiniContract(InstrumentContract):
+    instrument = LatissMini()
