@@ -1,7 +1,8 @@
 """Writes the reference pages that are made from the code: hooks, events, cli, exit-codes.
 
 ``python docs/generate.py`` writes all of them into ``docs/reference``; name one or more to write
-only these. A test fails when a page does not say what the code says.
+only these. A test fails when a page does not say what the code says. ``snapshot`` writes
+``tests/api/hooks.snapshot``, after you have decided what the change means for plugins.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from cpplug.cli.state import State
 from cpplug.host.modules import HOOK_NAMES
 
 FOLDER = Path(__file__).resolve().parent / "reference"
+SNAPSHOT = FOLDER.parents[1] / "tests" / "api" / "hooks.snapshot"
 MADE = "% Made by docs/generate.py; do not edit.\n\n"
 
 
@@ -126,6 +128,16 @@ def exit_codes() -> str:
     return "\n".join(lines) + "\n"
 
 
+def snapshot() -> str:
+    """Return the hooks as plugins know them: a change here is a change of the plugin interface."""
+    lines = [f"API {API_VERSION}"]
+    for name in HOOK_NAMES:
+        options = getattr(getattr(Hooks, name), "cpplug_spec", {})
+        kept = sorted(key for key, value in options.items() if value)
+        lines.append(" ".join([signature(name), *kept]))
+    return "\n".join(lines) + "\n"
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "hooks": hooks,
     "events": events,
@@ -141,7 +153,10 @@ def page(name: str) -> str:
 
 
 def main(names: list[str]) -> None:
-    """Write the pages named, or all."""
+    """Write the pages named, or all; ``snapshot`` is written only when it is named."""
+    if "snapshot" in names:
+        SNAPSHOT.write_text(snapshot(), encoding="utf-8")
+        names = [name for name in names if name != "snapshot"] or ["hooks"]
     for name in names or PAGES:
         (FOLDER / f"{name}.md").write_text(page(name), encoding="utf-8")
 
