@@ -41,7 +41,6 @@ class CalibRef(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     id: str
     """Dataset id."""
-    sha256: str
     members: tuple[int, ...]
     """Exposures that the product was made of."""
     built: str
@@ -53,6 +52,7 @@ class Row(Check, frozen=True, kw_only=True):
 
     schema: str = SCHEMA
     run_id: str
+    product_sha256: str
     profile: ProfileRef
     calib: CalibRef
     mjd: float | None = None
@@ -112,11 +112,11 @@ def make_rows(
     """
     shared = {
         "run_id": run_id,
+        "product_sha256": product.sha256,
         "profile": ProfileRef(name=profile.name, sha256=profile.sha256),
         "calib": CalibRef(
             type=product.dataset_type,
             id=product.dataset,
-            sha256=product.sha256,
             members=tuple(int(member) for member in product.members),
             built=built,
         ),
@@ -279,6 +279,7 @@ def _product(rows: Sequence[Row]) -> dict[str, Any]:
     seen = {exposure for found in by_membership.values() for exposure in found}
     return {
         "calib": msgspec.to_builtins(first.calib),
+        "product_sha256": first.product_sha256,
         "detector": first.detector,
         "verdict": verdict_of(rows),
         "counts": counts_of(rows),

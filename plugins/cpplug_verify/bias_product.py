@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-
-import numpy as np
+from statistics import fmean
 
 from cpplug.api import Amplifier, Check, Evidence, Verifier, hookimpl
 from cpplug_verify.decide import decide
@@ -23,7 +22,7 @@ from cpplug_verify.noise_model import (
 )
 from cpplug_verify.reading import Reading, Unusable, bootstrap, empirical, option, z_limit
 from cpplug_verify.rows import Estimate, judge, readings
-from cpplug_verify.statistics import basics
+from cpplug_verify.statistics import basics, clip_correction
 
 
 def check_depth(evidence: Evidence) -> Iterator[Check]:
@@ -98,11 +97,11 @@ def _split_rows(evidence: Evidence, amplifier: Amplifier) -> Iterator[Check]:
         raise Unusable("fewer than two inputs cannot be split")
     gain = 1.0 if product.unit == "electron" else amplifier.gain
     mean = gain * _card(evidence, amplifier, "MEAN")
-    sigma = gain * _card(evidence, amplifier, "SIGMA")
+    sigma = gain * _card(evidence, amplifier, "SIGMA") * clip_correction()
     odd = (product.n_inputs + 1) // 2
     halves = 1 / odd + 1 / (product.n_inputs - odd)
     noise = read_noise(evidence, amplifier) * math.sqrt(halves)
-    rows = level_variance(product.overscan_columns, product.overscan_kind)
+    rows = _overscan_share(evidence, amplifier)
     height, pixels = amplifier.data.height, amplifier.data.width * amplifier.data.height
     model = noise * math.sqrt(1 + rows)
     for quantity, unit, value, expected, deviation, error, tolerance in (
@@ -135,6 +134,19 @@ def _split_rows(evidence: Evidence, amplifier: Amplifier) -> Iterator[Check]:
         )
 
 
+def _overscan_share(evidence: Evidence, amplifier: Amplifier) -> float:
+    """Return the variance of a row's overscan level over that of a pixel, as exposures show it."""
+    found = [
+        rows
+        for _, rows in readings(evidence, amplifier, lambda one: one.rows)
+        if not isinstance(rows, Unusable)
+    ]
+    product = evidence.product
+    return (
+        fmean(found) if found else level_variance(product.overscan_columns, product.overscan_kind)
+    )
+
+
 def _card(evidence: Evidence, amplifier: Amplifier, what: str) -> float:
     """Return a number from the product's header."""
     keyword = f"SPLIT {amplifier.name} {what}"
@@ -157,7 +169,7 @@ def read_noise(evidence: Evidence, amplifier: Amplifier) -> float:
     ]
     if not found:
         raise Unusable("no exposure's overscan gives a read noise")
-    return float(np.mean(found))
+    return fmean(found)
 
 
 @hookimpl

@@ -159,18 +159,17 @@ def single(reading: Reading, one: Estimate) -> Check:
     """Judge one exposure, as far as its pixels can answer alone."""
     evidence = reading.evidence
     verdict, reason = _verdict(evidence, one)
-    tolerance = evidence.threshold.tolerance or 0.0
-    goal = tolerance if evidence.threshold.goal is None else evidence.threshold.goal
-    size = abs(one.deviation) if evidence.threshold.two_sided else one.deviation
-    significant = size - z_limit(evidence) * one.error > goal
-    if not significant and one.error > 0 and not can_prove(one.error, tolerance, one.looks):
-        verdict, reason = (
-            "NOT_APPLICABLE",
-            (
-                f"the error {one.error:.2g} of a single exposure cannot prove {tolerance:g}: "
-                "decided over all exposures"
-            ),
-        )
+    tolerance, goal = evidence.threshold.tolerance, evidence.threshold.goal
+    if tolerance is not None and not can_prove(one.error, tolerance, one.looks):
+        size = abs(one.deviation) if evidence.threshold.two_sided else one.deviation
+        if not size - z_limit(evidence) * one.error > (tolerance if goal is None else goal):
+            verdict, reason = (
+                "NOT_APPLICABLE",
+                (
+                    f"the error {one.error:.2g} of a single exposure cannot prove {tolerance:g}: "
+                    "decided over all exposures"
+                ),
+            )
     return frame_row(reading, verdict, reason, **_numbers(evidence, one))
 
 

@@ -22,8 +22,8 @@ WINDOW = 30
 """Rows averaged on either side of a step; small amplifiers use a fifth of their rows."""
 MIN_WINDOW = 5
 STEP_SIGMA = 5.0
-FLATNESS = 0.5
-"""Either side of a step may slope by this share of the step."""
+STEP_OVER_LINE = 9.0
+"""How much better (chi-squared) two levels must describe the rows than a straight line."""
 
 
 def corner(view: AmpView) -> Numbers:
@@ -110,8 +110,9 @@ def steps(levels: Reals, gain: float, min_step: float) -> Numbers:
     """Count sudden changes of the overscan level.
 
     The means of the rows before and after each row are compared; a step exceeds 5 standard errors
-    and ``min_step`` (electron), is the largest within a window, and is flat on both sides, so that
-    a drift is no step. The noise of a row is taken from differences of neighbours.
+    and ``min_step`` (electron), is the largest within a window, and describes the rows around it
+    better than a straight line does, so that a drift is no step. The noise of a row is taken from
+    differences of neighbours.
     """
     window = min(WINDOW, levels.size // 5)
     if window < MIN_WINDOW or not np.isfinite(levels).all():
@@ -128,17 +129,21 @@ def steps(levels: Reals, gain: float, min_step: float) -> Numbers:
         jump = float(jumps[here])
         if abs(jump) <= limit or abs(jump) < np.abs(near).max():
             continue
-        before, after = levels[here : here + window], levels[here + window : here + 2 * window]
-        if max(abs(_rise(before)), abs(_rise(after))) < FLATNESS * abs(jump):
+        gained = _line_minus_step(levels[here : here + 2 * window])
+        if gained > STEP_OVER_LINE * row_noise**2:
             count += 1
             largest = max(largest, abs(jump) * gain)
     return {"shifts": count, "shift_largest": largest}
 
 
-def _rise(values: Reals) -> float:
-    """Return how much a straight line through the values rises over their length."""
+def _line_minus_step(values: Reals) -> float:
+    """Return by how much a straight line leaves larger squares than a step in the middle."""
     x = np.arange(values.size) - (values.size - 1) / 2
-    return float((x * values).sum() / (x * x).sum() * values.size)
+    centred = values - values.mean()
+    line_part = float(x @ centred) ** 2 / float(x @ x)
+    half = values.size // 2
+    step_part = values.size / 4 * (values[half:].mean() - values[:half].mean()) ** 2
+    return float(step_part) - line_part
 
 
 def correlations(residual: Residual) -> dict[str, Numbers]:
@@ -151,6 +156,8 @@ def correlations(residual: Residual) -> dict[str, Numbers]:
     found: dict[str, Numbers] = {view.amplifier.name: {} for view in views}
     for shape in {view.image.shape for view in views}:
         group = [view for view in views if view.image.shape == shape and view.n_kept > 1]
+        if len(group) < 2:
+            continue
         product = np.zeros((len(group), len(group)))
         for start in range(0, shape[0], BLOCK_ROWS):
             block = np.stack(
