@@ -23,6 +23,7 @@ class Latiss(Instrument):
     name = "LATISS"
     summary = "Rubin auxiliary telescope: one ITL CCD, sixteen amplifiers"
     defaults_file = "defaults.toml"
+    default_filter = "empty~empty"
 
     def _size(self) -> str:
         detector = self.camera.detector(0)

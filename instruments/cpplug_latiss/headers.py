@@ -49,7 +49,8 @@ def _slot(name: str, slots: tuple[str, ...]) -> tuple[str, int]:
 def _values(info: ExposureInfo, detector: Detector, obs_id: str) -> dict[str, HeaderValue]:
     physical, _, grating = info.physical_filter.partition("~")
     filter_name, filter_slot = _slot(physical, _FILTERS)
-    grating_name, grating_slot = _slot(grating or "unknown", _GRATINGS)
+    no_grating = "unknown" if physical == "unknown" else "empty"
+    grating_name, grating_slot = _slot(grating or no_grating, _GRATINGS)
     kind = info.observation_type
     amp = detector.amplifiers[0]
     written = info.end + _READ_OUT
@@ -105,6 +106,9 @@ def read_cards(path: Path, values: dict[str, HeaderValue]) -> list[Card]:
     cards: list[Card] = []
     for line in path.read_text(encoding="ascii").splitlines():
         if not line or line.startswith("#"):
+            continue
+        if line.startswith("COMMENT "):
+            cards.append(("COMMENT", line.removeprefix("COMMENT "), ""))
             continue
         keyword, _, rest = line.partition(" = ")
         text, _, comment = rest.strip().partition("/ " if rest.startswith("/") else " /")

@@ -20,7 +20,7 @@ from cpplug.api import Amplifier, Detector, RepositoryError, SimulatedFrame, Usa
 
 _STRUCTURE = frozenset({
     "SIMPLE", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "EXTEND", "XTENSION", "PCOUNT", "GCOUNT",
-    "BZERO", "BSCALE", "END", "EXTNAME",
+    "BZERO", "BSCALE", "END",
 })  # fmt: skip
 
 
@@ -133,12 +133,14 @@ def raw_hdus(
             hdus.append(fits.ImageHDU())
             continue
         pixels = in_file_order(groups[name], segments, look.dtype)
-        label = None if name.isdigit() else name
+        cards = look.segments.get(name, [])
+        named = any(keyword == "EXTNAME" for keyword, _, _ in cards)  # astropy writes capitals
+        label = None if name.isdigit() or named else name
         hdu = (
             fits.CompImageHDU(pixels, name=label, compression_type="RICE_1")
             if compress
             else fits.ImageHDU(pixels, name=label)
         )
-        _put(hdu.header, look.segments.get(name, []))
+        _put(hdu.header, cards)
         hdus.append(hdu)
     return fits.HDUList(hdus)

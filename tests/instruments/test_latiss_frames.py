@@ -134,7 +134,8 @@ def test_cards_fit_their_line():
             header.append(card, end=True)
         assert header["CONTRLLR"] == "O"
         text = header.tostring()  # a comment that does not fit warns, which is an error here
-        assert len(frame.primary) == len({card[0] for card in frame.primary})
+        keywords = [card[0] for card in frame.primary if card[0] != "COMMENT"]
+        assert len(keywords) == len(set(keywords))
         assert "{" not in text
 
 
@@ -153,6 +154,27 @@ def test_full_size_headers_as_written_in_2021():
     assert "DETSIZE" not in primary
     early = LATISS.simulated_frame(exposure(LATISS, 20210210), 0)
     assert {card[0]: card[1] for card in early.primary}["LSST_NUM"] is None
+
+
+def test_a_file_of_2021_has_the_size_of_a_file_of_2021():
+    """75 582 720 bytes (algorithms.md E.3): sixteen segments, and twenty blocks of headers."""
+    frame = LATISS.simulated_frame(exposure(LATISS), 0)
+    cards = 4 + len(frame.primary) + 1  # SIMPLE, BITPIX, NAXIS, EXTEND, END
+    segments = [7 + len(segment) + 1 for segment in frame.segments.values()]
+    blocks = sum(-(-count * 80 // 2880) for count in (cards, *segments))
+    pixels = -(-576 * 2048 * 4 // 2880) * 16
+    assert (blocks + pixels) * 2880 == 75_582_720
+
+
+@pytest.mark.parametrize(
+    ("asked", "seen"),
+    [("empty", "empty~empty"), ("RG610", "RG610~empty"), ("unknown", "unknown~unknown"),
+     ("RG610~ronchi90lpmm", "RG610~ronchi90lpmm")],
+)  # fmt: skip
+def test_a_filter_alone_has_no_grating(asked, seen):
+    frame = MINI.simulated_frame(exposure(MINI, physical_filter=asked), 0)
+    header = {card[0]: card[1] for card in frame.primary}
+    assert MINI.translate(header).physical_filter == seen
 
 
 def test_an_exposure_of_another_controller_keeps_its_id():
