@@ -91,7 +91,7 @@ def _commands(command: click.Command, ctx: click.Context) -> Iterator[tuple[clic
 
 def cli() -> str:
     """Return the page of the commands: the help of each."""
-    settings = {"terminal_width": 90, "max_content_width": 90}
+    settings = {**cpplug.context_settings, "terminal_width": 90, "max_content_width": 90}
     root = click.Context(cpplug, info_name="cpplug", obj=State(), **settings)
     lines = ["# Command line", "", "```text", _blank_free(cpplug.get_help(root)), "```"]
     foreign = [name for name in State().command_names() if name in OWN_COMMANDS]
