@@ -147,8 +147,12 @@ def plain(value: Any) -> Any:
 
 def row_dict(row: Row) -> dict[str, Any]:
     """Return a row as plain dictionaries, lists, text and numbers, the form it is stored in."""
-    found: dict[str, Any] = msgspec.to_builtins(row)
+    found: dict[str, Any] = _json(row)
     return found
+
+
+def _json(value: Any) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(value))
 
 
 def row_schema() -> dict[str, Any]:
@@ -223,7 +227,7 @@ def summary(rows: Sequence[Row | Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "run_id": read[0].run_id if read else "",
-        "profile": msgspec.to_builtins(read[0].profile) if read else None,
+        "profile": _json(read[0].profile) if read else None,
         "verdict": worst_of([product["verdict"] for product in products]),
         "n_rows": len(read),
         "counts": counts,
@@ -278,7 +282,7 @@ def _product(rows: Sequence[Row]) -> dict[str, Any]:
     members = len(by_membership.get("member", ()))
     seen = {exposure for found in by_membership.values() for exposure in found}
     return {
-        "calib": msgspec.to_builtins(first.calib),
+        "calib": _json(first.calib),
         "product_sha256": first.product_sha256,
         "detector": first.detector,
         "verdict": verdict_of(rows),

@@ -22,7 +22,7 @@ WINDOW = 30
 """Rows averaged on either side of a step; small amplifiers use a fifth of their rows."""
 MIN_WINDOW = 5
 STEP_SIGMA = 5.0
-STEP_OVER_LINE = 9.0
+STEP_OVER_LINE = 16.0
 """How much better (chi-squared) two levels must describe the rows than a straight line."""
 
 
