@@ -8,6 +8,7 @@ failures, and never keeps the others from hearing.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import logging
 import threading
 import uuid
@@ -210,10 +211,16 @@ def _body(event: str, fields: dict[str, Any]) -> Event:
     cls = EVENTS.get(event)
     if cls is None:
         return ForeignEvent(fields=fields)
-    for field in msgspec.structs.fields(cls):
-        if field.type is float and fields.get(field.name, 0) is None:
-            fields[field.name] = float("nan")
+    for name in _numbers(cls):
+        if fields.get(name, 0) is None:
+            fields[name] = float("nan")
     return msgspec.convert(fields, cls)
+
+
+@functools.cache
+def _numbers(cls: type[Event]) -> tuple[str, ...]:
+    """Return the fields of an event that always hold a number."""
+    return tuple(field.name for field in msgspec.structs.fields(cls) if field.type is float)
 
 
 def _now() -> str:

@@ -305,10 +305,17 @@ class Catalog:
 
     # ---- worker processes --------------------------------------------------------------------
     def spec(self) -> dict[str, Any]:
-        """Return a picklable recipe for :meth:`from_spec`."""
+        """Return a picklable recipe for :meth:`from_spec`.
+
+        Of what is switched on, a worker needs only the wrappers; the driver does the listening.
+        """
+        wrapping = [
+            impl.plugin for impl in self._surroundings().hook.cpplug_execute.get_hookimpls()
+        ]
+        ambient = [name for name, module in self._ambient_modules() if module in wrapping]
         return {
             "blocked": self._blocked,
-            "ambient": self._ambient,
+            "ambient": [name for name in ambient if name in self._ambient],
             "discover": self._discover,
             "modules": [
                 (name, getattr(module, "__file__", None))
@@ -420,7 +427,8 @@ class Catalog:
             self._manager.unregister(name=module.__name__)
 
     def _ambient_modules(self) -> list[tuple[str, ModuleType]]:
-        named = [(name, self.get("listener", name)) for name in self._ambient]
+        silent = {e.name for e in self._fresh("listener") if self._is_blocked(e)}
+        named = [(n, self.get("listener", n)) for n in self._ambient if n not in silent]
         by_hand = [
             (name, self._offers[entry.module][kind, name])
             for (kind, name), entry in self._added.items()
@@ -459,9 +467,8 @@ def _read_cached(kind: str) -> list[Entry]:
     """Return the entries of a kind from stevedore's listing; imports no plugin."""
     from stevedore import NamedExtensionManager
 
-    group = f"cpplug.{kind}"
     manager: NamedExtensionManager[Any] = NamedExtensionManager(
-        group, names=[], on_missing_entrypoints_callback=None
+        f"cpplug.{kind}", names=[], on_missing_entrypoints_callback=None
     )
     return tables.unique(
         Entry(kind=kind, name=point.name, value=point.value)

@@ -68,10 +68,34 @@ def test_list_formats_agree(run):
     ]  # fmt: skip
 
 
-def test_check_loads_and_judges(run, tmp_path):
+def test_check_loads_and_judges(run):
     code, out, _ = run("plugins", "list", "--check", "--kind", "combiner", "--format", "json")
     assert code == 0
     assert {row["verdict"] for row in json.loads(out)} == {"ok"}
+
+
+def test_each_misfit_gets_its_own_verdict_and_hurts_nobody_else(run, install, step_code):
+    install("t_good", step_code("good"), {"cpplug.isr_step": {"good": "t_good"}})
+    install("t_broken", "import no_such_module", {"cpplug.isr_step": {"broken": "t_broken"}})
+    install("t_lying", "x = 1", {"cpplug.isr_step": {"lying": "t_lying"}})
+    install("t_new", "CPPLUG_API = 7", {"cpplug.isr_step": {"incompatible": "t_new"}})
+    install("t_gone", "1/0", {"cpplug.isr_step": {"blocked": "t_gone"}})
+    for package in ("t_one", "t_two"):
+        install(package, step_code("duplicate"), {"cpplug.isr_step": {"duplicate": package}})
+    words = ("--no-plugin", "t_gone", "plugins", "list", "--kind", "isr_step", "--format", "json")
+    code, out, _ = run(*words, "--check")
+    rows = {row["name"]: row for row in json.loads(out)}
+    assert code == 8
+    for name in ("broken", "lying", "incompatible", "blocked", "duplicate"):
+        assert rows[name]["verdict"] == name
+        assert rows[name]["detail"]
+    assert rows["good"]["verdict"] == rows["overscan"]["verdict"] == "ok"
+    static = {row["name"]: row["verdict"] for row in json.loads(run(*words)[1])}
+    assert static["blocked"] == "blocked" and static["duplicate"] == "duplicate"
+    assert static["broken"] == static["good"] == "unchecked"
+    assert run("plugins", "show", "good")[0] == 0
+    code, _, err = run("plugins", "show", "broken")
+    assert (code, "cpplug --no-plugin t_broken" in err) == (8, True)
 
 
 @pytest.mark.parametrize("place", ["before", "behind"])

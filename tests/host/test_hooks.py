@@ -143,7 +143,7 @@ def test_execute_passes_errors_and_nothing(cp_catalog):
         cp_catalog.execute(Work(kind="solve", name="n", run=lambda: 1 / 0), None)
 
 
-def test_installed_wrapper_and_listener_wait_to_be_named(install, monkeypatch):
+def test_installed_wrapper_and_listener_wait_to_be_named(install):
     code = """
     from cpplug.api import hookimpl
     seen = []
@@ -170,6 +170,15 @@ def test_installed_wrapper_and_listener_wait_to_be_named(install, monkeypatch):
     assert module.seen == ["run.finished"]
     assert module.told == {"long_log": True}
     assert named.used() == {"listener:amb": "t_amb-dist 1.2"}
+    assert Catalog.from_spec(named.spec()).execute(work, None) == 2
+    blocked = Catalog(ambient=["amb"], blocked=["t_amb"])
+    assert blocked.listeners() == []
+    assert blocked.execute(work, None) == 1
+
+
+def test_workers_load_no_listener_that_only_listens():
+    spec = Catalog(ambient=["log", "progress"]).spec()
+    assert spec["ambient"] == []
 
 
 def test_hook_event(cp_catalog):
