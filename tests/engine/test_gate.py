@@ -36,7 +36,7 @@ def row(verdict: str = "FAIL", **fields: Any) -> dict[str, Any]:
 
 def waiver(**fields: Any) -> Waiver:
     base = {"test": "bias.noise", "detector": "D0", "amplifier": "C07", "ticket": "CAL-42",
-            "owner": "jdoe", "reason": "known noisy amplifier", "expires": NOW + 90 * DAY}  # fmt: skip
+            "owner": "jdoe", "reason": "known noisy", "expires": NOW + 90 * DAY}  # fmt: skip
     return Waiver(**{**base, **fields})
 
 

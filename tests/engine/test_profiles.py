@@ -92,7 +92,7 @@ def test_unknown_profile_and_test_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_bad_files_are_refused(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(ConfigError, match="mine.toml") as caught:
+    with pytest.raises(ConfigError, match=r"mine\.toml") as caught:
         load_profile(write(tmp_path, text))
     assert said in caught.value.message
 
