@@ -5,6 +5,7 @@ It is drawn on the standard error and only on a terminal; ``--no-progress`` leav
 
 from __future__ import annotations
 
+import atexit
 import sys
 
 from rich.console import Console
@@ -44,7 +45,9 @@ def _start(run: str, started: RunStarted) -> None:
         TimeRemainingColumn(),
         console=Console(file=sys.stderr),
         transient=True,
+        redirect_stdout=False,  # results belong to the standard output
     )
     bar.add_task(started.calibration, total=started.n_units)
     bar.start()
+    atexit.register(bar.stop)  # gives the cursor back, however the run ends
     _bars[run] = bar
