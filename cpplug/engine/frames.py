@@ -8,7 +8,6 @@ killed process, so that a run can be resumed; they are not forced to the disk on
 
 from __future__ import annotations
 
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,7 @@ def frame_exists(stem: Path) -> bool:
 
 
 class FrameFile:
-    """A frame on disk; its planes are opened when rows are first asked for and then stay open.
+    """A frame on disk, read a few rows at a time.
 
     Raises
     ------
@@ -126,26 +125,24 @@ class FrameFile:
             "Run the command again without --resume.",
         )
 
-    def _map(self, kind: str) -> npt.NDArray[Any]:
+    def _rows(self, kind: str, first: int, stop: int) -> npt.NDArray[Any]:
+        """Read some rows of a plane by position: mapped files would count as used memory."""
+        path = _files(self.stem)[kind]
         try:
-            plane: npt.NDArray[Any] = np.load(_files(self.stem)[kind], mmap_mode="r")
+            with path.open("rb") as stream:
+                major, _ = np.lib.format.read_magic(stream)
+                read = np.lib.format.read_array_header_1_0
+                if major != 1:
+                    raise ValueError("not a plain array file")
+                shape, fortran, dtype = read(stream)
+                if shape != self.shape or fortran:
+                    raise ValueError(f"{kind} has shape {shape}")
+                columns = self.shape[1]
+                stream.seek(first * columns * dtype.itemsize, 1)
+                rows: npt.NDArray[Any] = np.fromfile(stream, dtype, (stop - first) * columns)
+            return rows.reshape(stop - first, columns)
         except (OSError, ValueError) as error:
             raise self._damaged(error) from error
-        if plane.shape != self.shape:
-            raise self._damaged(ValueError(f"{kind} has shape {plane.shape}"))
-        return plane
-
-    @cached_property
-    def _image(self) -> Image:
-        return self._map("image.npy")
-
-    @cached_property
-    def _mask(self) -> Mask | None:
-        return self._map("mask.npy") if self.notes.masked else None
-
-    @cached_property
-    def _variance(self) -> Image | None:
-        return self._map("variance.npy") if self.notes.has_variance else None
 
     @property
     def info(self) -> ExposureInfo:
@@ -158,16 +155,16 @@ class FrameFile:
         return self.notes.shape
 
     def image_rows(self, first: int, stop: int) -> Image:
-        """Return rows ``first`` to ``stop`` (not included) of the image, read-only."""
-        return self._image[first:stop]
+        """Return rows ``first`` to ``stop`` (not included) of the image."""
+        return self._rows("image.npy", first, stop)
 
     def mask_rows(self, first: int, stop: int) -> Mask | None:
         """Return rows of the mask, or None when no pixel of the frame is masked."""
-        return None if self._mask is None else self._mask[first:stop]
+        return self._rows("mask.npy", first, stop) if self.notes.masked else None
 
     def variance_rows(self, first: int, stop: int) -> Image | None:
         """Return rows of the variance plane, or None when the frame has none."""
-        return None if self._variance is None else self._variance[first:stop]
+        return self._rows("variance.npy", first, stop) if self.notes.has_variance else None
 
     def load(self, detector: Detector) -> Exposure:
         """Read the whole frame into memory, with its notes.
@@ -186,9 +183,9 @@ class FrameFile:
         exposure = Exposure(
             notes.info,
             detector,
-            np.array(self._image),
-            None if self._mask is None else np.array(self._mask),
-            None if self._variance is None else np.array(self._variance),
+            self.image_rows(0, self.shape[0]),
+            self.mask_rows(0, self.shape[0]),
+            self.variance_rows(0, self.shape[0]),
         )
         exposure.unit = notes.unit
         exposure.measurements = list(notes.measurements)

@@ -73,9 +73,7 @@ def draw_product(path: Path, product: ImageProduct, detector: Detector, title: s
 def _map() -> Any:
     import matplotlib as mpl
 
-    colours = mpl.colormaps["gray"].copy()
-    colours.set_bad("red")
-    return colours
+    return mpl.colormaps["gray"].with_extremes(bad="red")
 
 
 def _stretch(values: npt.NDArray[np.float32]) -> tuple[float, float]:
