@@ -8,6 +8,7 @@ killed process, so that a run can be resumed; they are not forced to the disk on
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,9 @@ class FrameFile:
                 if shape != self.shape or fortran:
                     raise ValueError(f"{kind} has shape {shape}")
                 columns = self.shape[1]
+                size = stream.tell() + self.shape[0] * columns * dtype.itemsize
+                if os.fstat(stream.fileno()).st_size != size:
+                    raise ValueError(f"{kind} is not {size} bytes long")
                 stream.seek(first * columns * dtype.itemsize, 1)
                 rows: npt.NDArray[Any] = np.fromfile(stream, dtype, (stop - first) * columns)
             return rows.reshape(stop - first, columns)
