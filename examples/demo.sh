@@ -12,13 +12,14 @@ rm -rf "$folder"
 mkdir -p "$folder"
 touch "$folder/.cpplug-demo"
 cd "$folder"
+exec 2>&1
 export CPPLUG_REPO=$PWD/repository
 jobs=2
 first=2021012000019
 last=$((first + 19))
 
 stage() { printf '\n== %s\n' "$1"; }
-say() { printf '$ %s\n' "$*"; "$@"; }
+say() { printf '$ %s\n' "$*" >&2; "$@"; }
 
 stage 'Simulate a night: 26 LATISS bias frames, with the truth beside them'
 say cpplug simulate bias --instrument LATISS --count 26 --first-exposure $first --seed 1 \

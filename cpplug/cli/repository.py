@@ -80,6 +80,7 @@ def ingest(state: State, /, paths: tuple[Path, ...], format: str, **options: Any
             jobs=options["jobs"],
             fail_fast=options["fail_fast"],
             progress=_progress(state),
+            emit=state.bus("ingest").emit,
         )
     rows = [msgspec.to_builtins(outcome) for outcome in outcomes]
     bad = [row for row in rows if row["status"] in {"rejected", "conflict"}]

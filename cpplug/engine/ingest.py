@@ -19,6 +19,7 @@ import msgspec
 
 from cpplug.api.camera import Detector
 from cpplug.api.errors import CpplugError, DataError, NothingMatched, PluginError, RepositoryError
+from cpplug.api.events import Event, PluginRejected
 from cpplug.api.instrument import ExposureInfo, Header, Instrument
 from cpplug.engine import fits
 from cpplug.engine.files import replacing, sha256_of
@@ -93,6 +94,7 @@ def ingest(
     jobs: int = 1,
     fail_fast: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    emit: Callable[[Event], object] = lambda event: None,
 ) -> list[Outcome]:
     """Register raw files.
 
@@ -115,13 +117,15 @@ def ingest(
         Stop at the first file that cannot be used.
     progress
         Told how many of how many files are done.
+    emit
+        Told of instrument plugins that cannot be used.
 
     Returns
     -------
     list of Outcome
         One per file, in the order of the files.
     """
-    instruments = _instruments(catalog, instrument)
+    instruments = _instruments(catalog, instrument, emit)
     outcomes: dict[Path, Outcome] = {}
     done = 0
     with ThreadPoolExecutor(max(jobs, 1)) as pool:
@@ -149,15 +153,26 @@ def _batches(files: Sequence[Path], size: int) -> Iterator[list[Path]]:
         yield batch
 
 
-def _instruments(catalog: Catalog, wanted: str) -> dict[str, Instrument]:
+def _instruments(
+    catalog: Catalog, wanted: str, emit: Callable[[Event], object]
+) -> dict[str, Instrument]:
     if wanted:
         return {wanted: catalog.get("instrument", wanted)}
     found = {}
     for name in catalog.names("instrument"):
         try:
             found[name] = catalog.get("instrument", name)
-        except PluginError:
-            continue  # a broken instrument hurts only who names it; `plugins list` shows it
+        except PluginError as error:
+            # A broken instrument hurts only who names it.
+            provider = catalog.provider("instrument", name)
+            emit(
+                PluginRejected(
+                    plugin=f"instrument:{name}",
+                    provider=provider,
+                    stage="load",
+                    error=error.message,
+                )
+            )
     return found
 
 
