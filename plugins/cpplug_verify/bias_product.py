@@ -18,6 +18,7 @@ from cpplug_verify.noise_model import (
     level_variance,
     mean_error,
     noise_error,
+    overscan_kind,
     product_noise,
 )
 from cpplug_verify.reading import Reading, Unusable, bootstrap, empirical, option, z_limit
@@ -143,7 +144,7 @@ def _overscan_share(evidence: Evidence, amplifier: Amplifier) -> float:
     ]
     product = evidence.product
     return (
-        fmean(found) if found else level_variance(product.overscan_columns, product.overscan_kind)
+        fmean(found) if found else level_variance(product.overscan_columns, overscan_kind(product))
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from cpplug.api import Check, Evidence, Residual, Verifier, hookimpl
 from cpplug_verify.decide import ALPHA
-from cpplug_verify.noise_model import Box, difference_error
+from cpplug_verify.noise_model import Box, correlation_error, difference_error
 from cpplug_verify.reading import Reading, Unusable, option
 from cpplug_verify.rows import Conclusion, Estimate, frame_row, judge, readings, single, together
 from cpplug_verify.statistics import Numbers, basics, gain_of
@@ -186,15 +186,7 @@ def check_ampcorr(evidence: Evidence) -> Iterator[Check]:
             continue
         independent: list[dict[str, float]] = []
         errors: list[float] = []
-
-        def correlations_of(
-            reading: Reading, names: list[str] = others
-        ) -> tuple[dict[str, float], float]:
-            return {n: r for n in names if math.isfinite(r := reading.get(f"r:{n}", math.nan))}, (
-                _error_of_r(reading)
-            )
-
-        for reading, found in readings(evidence, amplifier, correlations_of):
+        for reading, found in readings(evidence, amplifier, partial(_partners, names=others)):
             if isinstance(found, Unusable) or not found[0]:
                 reason = str(found) if isinstance(found, Unusable) else "no other amplifier usable"
                 yield frame_row(reading, "INCONCLUSIVE", reason)
@@ -208,10 +200,11 @@ def check_ampcorr(evidence: Evidence) -> Iterator[Check]:
         yield together(evidence, amplifier, mean, len(independent))
 
 
-def _error_of_r(reading: Reading) -> float:
-    """Return the standard error of r of two noises whose rows share the error of their level."""
-    shared = reading.rows / (1 + reading.rows)
-    return math.sqrt((1 - shared) ** 2 / reading["n_good"] + shared**2 / reading["n_rows"])
+def _partners(reading: Reading, names: list[str]) -> tuple[dict[str, float], float]:
+    """Return r with each of the named amplifiers, and its standard error."""
+    found = {name: reading.get(f"r:{name}", math.nan) for name in names}
+    error = correlation_error(reading["n_good"], reading["n_rows"], reading.rows)
+    return {name: r for name, r in found.items() if math.isfinite(r)}, error
 
 
 def _largest(found: list[dict[str, float]], error: float) -> Estimate:

@@ -46,6 +46,15 @@ def combiner_kind(product: ProductFacts) -> str:
     return "median" if "median" in str(product.metadata.get("COMBINER", "")) else "mean"
 
 
+def overscan_kind(product: ProductFacts) -> str:
+    """Return ``median`` or ``mean``: how overscan pixels became the level of a row.
+
+    A curve along the rows goes through means of rows.
+    """
+    fit_type = str(product.options.get("isr.overscan.fit_type", product.overscan_kind)).lower()
+    return "median" if fit_type.startswith("median") else "mean"
+
+
 def product_noise(n_inputs: int, kind: str) -> float:
     """Return the variance of a combined image over that of one frame."""
     return 1 / n_inputs if kind == "mean" else median_variance(n_inputs)
@@ -136,7 +145,16 @@ def noise_error(pixels: float, n_rows: float, rows: float) -> float:
     """Return the relative standard error of the noise of residual pixels.
 
     1/sqrt(2n) for independent pixels; the share q of the variance that a row's pixels have in
-    common rests on as many numbers as there are rows: sqrt(((1-q)^2/n + q^2/n_rows) / 2).
+    common rests on as many numbers as there are rows: sqrt(((1 - q^2)/n + q^2/n_rows) / 2).
+    """
+    return correlation_error(pixels, n_rows, rows) / math.sqrt(2)
+
+
+def correlation_error(pixels: float, n_rows: float, rows: float) -> float:
+    """Return the standard error of Pearson's r of two independent residuals.
+
+    1/sqrt(n) for independent pixels; with the share q as in :func:`noise_error`,
+    sqrt((1 - q^2)/n + q^2/n_rows).
     """
     shared = rows / (1 + rows)
-    return math.sqrt(((1 - shared) ** 2 / pixels + shared**2 / n_rows) / 2)
+    return math.sqrt((1 - shared**2) / pixels + shared**2 / n_rows)

@@ -13,6 +13,7 @@ from cpplug_verify.noise_model import (
     level_variance,
     membership_factor,
     overscan_bias,
+    overscan_kind,
     product_noise,
 )
 
@@ -26,10 +27,13 @@ def option(evidence: Evidence, name: str, default: Any) -> Any:
     return evidence.options.get(name, evidence.threshold.options.get(name, default))
 
 
-def z_limit(evidence: Evidence) -> float:
-    """Return the family-wise limit of the run, in standard errors."""
+def z_limit(evidence: Evidence, looks: int = 1) -> float:
+    """Return the family-wise limit of the run, in standard errors.
+
+    ``looks`` says of how many deviations the one that is judged is the largest.
+    """
     alpha = float(option(evidence, "alpha_family", ALPHA))
-    return family_limit(evidence.n_comparisons, alpha)
+    return family_limit(evidence.n_comparisons * looks, alpha)
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Reading:
     @property
     def overscan_kind(self) -> str:
         """``mean`` or ``median``."""
-        return self.evidence.product.overscan_kind
+        return overscan_kind(self.evidence.product)
 
     @property
     def rows(self) -> float:

@@ -162,7 +162,9 @@ def single(reading: Reading, one: Estimate) -> Check:
     tolerance, goal = evidence.threshold.tolerance, evidence.threshold.goal
     if tolerance is not None and not can_prove(one.error, tolerance, one.looks):
         size = abs(one.deviation) if evidence.threshold.two_sided else one.deviation
-        if not size - z_limit(evidence) * one.error > (tolerance if goal is None else goal):
+        if not size - z_limit(evidence, one.looks) * one.error > (
+            tolerance if goal is None else goal
+        ):
             verdict, reason = (
                 "NOT_APPLICABLE",
                 (
@@ -232,6 +234,6 @@ def _verdict(evidence: Evidence, one: Estimate) -> tuple[Verdict, str]:
         one.error,
         threshold.tolerance,
         threshold.goal,
-        z=z_limit(evidence),
+        z=z_limit(evidence, one.looks),
         two_sided=threshold.two_sided,
     )

@@ -22,6 +22,7 @@ from cpplug_verify.noise_model import (
     membership_factor,
     noise_error,
     overscan_bias,
+    overscan_kind,
 )
 from cpplug_verify.statistics import clip_correction, has_own_levels
 from cpplug_verify.structure import band, line, steps
@@ -319,3 +320,20 @@ def test_noise_and_drift_are_no_steps() -> None:
     counts = [steps(rng.normal(0, 0.7, 400) + np.linspace(0, s, 400), 1.0, 1.0)["shifts"]
               for s in range(40)]  # fmt: skip
     assert sum(counts) == 0
+
+
+@pytest.mark.parametrize(
+    ("fit_type", "kind"),
+    [
+        ("MEDIAN_PER_ROW", "median"),
+        ("MEDIAN", "median"),
+        ("MEAN_PER_ROW", "mean"),
+        ("POLY", "mean"),
+    ],
+)
+def test_overscan_kind_comes_from_the_product_options(fit_type: str, kind: str) -> None:
+    facts = ProductFacts(
+        dataset="d", sha256="s", dataset_type="bias", unit="adu", n_inputs=1, members=(),
+        metadata={}, options={"isr.overscan.fit_type": fit_type},
+    )  # fmt: skip
+    assert overscan_kind(facts) == kind
