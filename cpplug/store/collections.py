@@ -94,6 +94,8 @@ def tree_of(connection: Connection, names: Sequence[str]) -> tuple[list[Node], d
         When one of the names does not exist.
     """
     nodes: dict[int, Node] = {}
+    if not names:
+        return [], nodes
     for row in connection.execute(_TREE, {"names": list(names)}):
         node = nodes.get(row.id)
         if node is None:
@@ -273,7 +275,7 @@ class CollectionStore(StorePart):
             if not known and not makes:
                 raise unknown(connection, parent)
             names = list(dict.fromkeys(split_names(children)))
-            given, nodes = tree_of(connection, names) if names else ([], {})
+            given, nodes = tree_of(connection, names)
             cycle = next((node for node in nodes.values() if node.name == parent), None)
             if cycle is not None and makes:
                 raise UsageError(
@@ -294,7 +296,7 @@ class CollectionStore(StorePart):
             before = list(connection.execute(query).scalars())
             after = _rearranged(before, [child.id for child in given], mode, indices, parent)
             set_children(connection, parent_id, after)
-            return self._rows(connection, [one(connection, parent)])[0].children  # type: ignore[return-value]
+            return _children(connection, self._db, [parent_id]).get(parent_id, [])
 
     def _rows(self, connection: Connection, nodes: Sequence[Node]) -> list[CollectionRow]:
         """Fill in children, counts and coverage."""

@@ -185,12 +185,14 @@ def any_of(
 ) -> sa.ColumnElement[Any]:
     """Return "column is one of values" for the database ``kind``; see :meth:`Database.any_of`."""
     listed = list(values)
+    if not listed:
+        return sa.false()
     if kind == "sqlite":
         text = msgspec.json.encode(listed).decode()
         table = sa.func.json_each(sa.literal(text, sa.Text)).table_valued("value")
         return column.in_(sa.select(table.c.value))
     member: sa.types.TypeEngine[Any] = sa.Text()
-    if listed and isinstance(listed[0], int | float):
+    if isinstance(listed[0], int | float):
         whole = all(isinstance(value, int) for value in listed)
         member = sa.BigInteger() if whole else sa.Double()
     return column == sa.any_(sa.literal(listed, postgresql.ARRAY(member)))

@@ -17,6 +17,8 @@ from cpplug.api.times import format_time
 
 CollectionKind = Literal["RUN", "TAGGED", "CALIBRATION", "CHAINED"]
 Range = tuple[int | None, int | None]
+MIN_TIME, MAX_TIME = -(2**63), 2**63 - 1
+"""Nanoseconds that a 64-bit integer can hold; the two values themselves stand for open ends."""
 
 
 class DetectorRow(Struct, frozen=True):
@@ -277,7 +279,13 @@ def range_text(begin: int | None, end: int | None) -> str:
 
 
 def check_range(begin: int | None, end: int | None) -> None:
-    """Raise a UsageError unless ``begin`` lies before ``end``."""
+    """Raise a UsageError unless ``begin`` lies before ``end`` and both can be stored."""
+    for time in (begin, end):
+        if time is not None and not MIN_TIME < time < MAX_TIME:
+            raise UsageError(
+                f"{format_time(time)} TAI lies outside the years 1678 to 2261.",
+                "Leave the date out: the range is open then.",
+            )
     if begin is not None and end is not None and begin >= end:
         raise UsageError(
             f"The begin {format_time(begin)} TAI is not before the end {format_time(end)} TAI.",

@@ -177,8 +177,10 @@ class RemovalStore(StorePart):
 def _ranges() -> sa.Select[Any]:
     """Return the query of validity ranges with the names of their collections."""
     table = schema.validity
-    return sa.select(table, schema.collection.c.name.label("collection")).join(
-        schema.collection, schema.collection.c.id == table.c.collection_id
+    return (
+        sa.select(table, schema.collection.c.name.label("collection"))
+        .join(schema.collection, schema.collection.c.id == table.c.collection_id)
+        .order_by(table.c.dataset_type, table.c.instrument, table.c.detector, table.c.begin)
     )
 
 

@@ -101,6 +101,7 @@ class RunStore(StorePart):
                     raise UsageError(f"A check without {name} cannot be stored.")
             columns = {name: row.get(name) for name in _CHECK_COLUMNS}
             columns |= {name: columns[name] or "" for name in columns.keys() & _TEXT}
+            columns |= {name: None for name, value in columns.items() if value != value}  # NaN
             values.append({"verify_run": verify_run, **columns, "row": encode(dict(row))})
         if values:
             with self._db.write() as connection:

@@ -22,13 +22,13 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from cpplug.store.records import MAX_TIME, MIN_TIME
+
 SCHEMA_VERSION = 1
 """Rises with every change of the tables; a registry of another version is refused."""
 
-NEVER = -(2**63)
-"""Stored for an open begin."""
-FOREVER = 2**63 - 1
-"""Stored for an open end."""
+NEVER, FOREVER = MIN_TIME, MAX_TIME
+"""Stored for an open begin and an open end."""
 
 metadata = MetaData()
 

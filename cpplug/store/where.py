@@ -139,8 +139,11 @@ class _Compiler(Operands):
         return self._compare(str(sign), self.operand(left), self.operand(right), sign)
 
     def _compare(self, sign: str, left: Operand, right: Operand, place: Any) -> Clause:
+        ordered = sign not in {"=", "==", "!=", "<>"}
+        if ordered and left.kind == right.kind == "bool":
+            raise self.fail(place, f"Conditions are not compared with {sign}", "Use = or !=.")
         if "null" in (left.kind, right.kind):
-            if sign not in {"=", "==", "!=", "<>"}:
+            if ordered:
                 raise self.fail(place, f"Nothing is {sign} NULL", "Use = NULL or != NULL.")
             operand = right if left.kind == "null" else left
             return self._null(operand, wanted=sign in {"=", "=="})

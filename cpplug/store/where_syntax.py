@@ -85,7 +85,8 @@ def parse(text: str) -> Node | None:
             raise complaint(
                 text.rstrip(), len(text.rstrip()), "The where expression ends too early"
             ) from None
-        hint = _HINTS.get(error.token.type, _expected(error.expected))
+        kind = "RANGE" if str(error.token).startswith(".") else error.token.type
+        hint = _HINTS.get(kind, _expected(error.expected))
         raise complaint(text, position, f"{str(error.token)!r} is out of place", hint) from None
     return tree.children[0] if tree.children else None  # type: ignore[return-value]
 

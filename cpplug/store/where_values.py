@@ -337,7 +337,7 @@ class Operands:
         # astropy's spelling "iso/2021-01-20/utc" names the format first; the text itself tells it.
         text = re.sub(r"^(mjd|iso|isot|fits|yday)/", "", text.strip())
         try:
-            return parse_time(text)
+            return self._whole(str(parse_time(text)), node)
         except UsageError as error:
             raise self.fail(node, error.message.rstrip("."), error.next_step) from None
 
