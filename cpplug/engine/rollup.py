@@ -261,16 +261,26 @@ def _groups(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, list[Ro
 
 def _view(rows: Iterable[Row], key: Callable[[Row], str]) -> dict[str, dict[str, Any]]:
     return {
-        name: {"verdict": verdict_of_part(found), "counts": counts_of(found)}
+        name: {
+            "verdict": verdict_of_part(found),
+            "severity": "required" if _speaking(found) else "advisory",
+            "counts": counts_of(found),
+        }
         for name, found in _groups(rows, key).items()
     }
 
 
+def _speaking(rows: Iterable[Check]) -> bool:
+    return any(row.severity == "required" and row.verdict != "NOT_APPLICABLE" for row in rows)
+
+
 def verdict_of_part(rows: Sequence[Check]) -> str:
-    """Return the verdict of some rows of a product: as for all, but silence is no objection."""
-    if any(row.severity == "required" and row.verdict != "NOT_APPLICABLE" for row in rows):
-        return verdict_of(rows)
-    return "WARN" if any(row.verdict == "FAIL" for row in rows) else "NOT_APPLICABLE"
+    """Return the verdict of one test, detector or exposure.
+
+    As for a product, except that silence is no objection and that where no required row speaks, the
+    advisory ones do.
+    """
+    return verdict_of(rows) if _speaking(rows) else worst_of([row.verdict for row in rows])
 
 
 def _product(rows: Sequence[Row]) -> dict[str, Any]:
@@ -370,13 +380,14 @@ def terminal_table(content: Mapping[str, Any]) -> tuple[list[dict[str, Any]], li
     table = [
         {
             "test": test,
+            "severity": entry["severity"],
             "verdict": entry["verdict"],
             **{verdict: entry["counts"][verdict] for verdict in seen},
             "worst": said.get(test, ""),
         }
         for test, entry in content["tests"].items()
     ]
-    return table, ["test", "verdict", *seen, "worst"]
+    return table, ["test", "severity", "verdict", *seen, "worst"]
 
 
 def banner(content: Mapping[str, Any]) -> str:

@@ -254,12 +254,21 @@ def test_summary_is_the_same_from_records_and_from_what_was_stored(tmp_path: Pat
 def test_table_has_a_line_per_test_and_the_worst_that_was_said() -> None:
     found = [check(), check("FAIL", amplifier="B", reason="noise is 11 % up"), check(test="t.two")]
     table, columns = rollup.terminal_table(rollup.summary(rows_of(found)))
-    assert columns == ["test", "verdict", "PASS", "FAIL", "worst"]
-    assert table == [
-        {"test": "t.one", "verdict": "FAIL", "PASS": 1, "FAIL": 1,
-         "worst": "D0/B: noise is 11 % up"},
-        {"test": "t.two", "verdict": "PASS", "PASS": 1, "FAIL": 0, "worst": ""},
-    ]  # fmt: skip
+    assert columns == ["test", "severity", "verdict", "PASS", "FAIL", "worst"]
+    assert [list(line.values()) for line in table] == [
+        ["t.one", "required", "FAIL", 1, 1, "D0/B: noise is 11 % up"],
+        ["t.two", "required", "PASS", 1, 0, ""],
+    ]
+
+
+def test_an_advisory_test_speaks_for_itself_but_not_for_the_product() -> None:
+    advisory = {"test": "t.two", "severity": "advisory"}
+    for verdicts, expected in ((["PASS"], "PASS"), (["PASS", "INCONCLUSIVE"], "INCONCLUSIVE")):
+        found = [check(), *(check(verdict, **advisory) for verdict in verdicts)]
+        content = rollup.summary(rows_of(found))
+        assert content["tests"]["t.two"]["verdict"] == expected
+        assert content["tests"]["t.two"]["severity"] == "advisory"
+        assert content["verdict"] == "PASS"
 
 
 @pytest.mark.parametrize(
