@@ -211,3 +211,68 @@ def test_provenance_is_complete(mini: Night, capfd) -> None:
     header = fits.getheader(row["path"])
     assert header["CPP_ID"] == row["id"] and header["CPP_NINP"] == N_BUILD
     assert header["CPP_INPUT_0"] == FIRST
+
+
+# ---- faults that strict verification must catch ------------------------------------------------
+FAULTS = {
+    "noise": (["--set", "read_noise.factors.C05=1.3"], "bias.noise", "C05"),
+    "dead": (["--set", "read_noise.factors.C03=0.01"], "bias.noise_floor", "C03"),
+    "offset": (["--set", "bias_structure.offsets.C07=4.0"], "bias.mean", "C07"),
+    "hot": (["--set", "hot_pixels.density=3000", "--set", "hot_pixels.high=200000"],
+            "bias.cr_rate", ""),
+}  # fmt: skip
+FULL_FAULTS = {
+    "noise": (["--set", "read_noise.factors.C05=1.08"], "bias.noise", "C05"),
+    "dead": (["--set", "read_noise.factors.C03=0.0125"], "bias.noise_floor", "C03"),
+    "offset": (["--set", "bias_structure.offsets.C07=0.6"], "bias.mean", "C07"),
+}
+
+
+def _verify_faulty(night: Night, capfd, name: str, settings: list[str], profile: str) -> list:
+    """Simulate six frames with a fault, and verify the good master on them alone."""
+    number = 100 + 10 * sorted(FAULTS).index(name)
+    first = FIRST // 100000 * 100000 + number
+    raw = night.folder / f"raw-{name}"
+    if not raw.exists():
+        night(
+            capfd, "simulate", "bias", "--instrument", night.instrument, "--count", "6",
+            "--first-exposure", str(first), "--seed", "1", "-o", str(raw), *settings,
+        )  # fmt: skip
+        night(capfd, "ingest", str(raw))
+    run = f"u/test/fault-{name}-{profile}"
+    line = [
+        "-b", str(night.repo), "verify", "bias", "--instrument", night.instrument,
+        "-i", f"u/test/biasGen,{night.instrument}/raw/all", "-o", run, "--profile", profile,
+        "-d", f"exposure >= {first} AND exposure < {first + 6}", "-j", "2",
+    ]  # fmt: skip
+    code = _run(line, State(command_line=["cpplug", *line]))
+    newest = night(capfd, "collections", run, "--flatten", "--format", "ids").strip()
+    rows = json.loads(night(capfd, "query", "checks", "--run", newest, "--format", "json"))
+    failed = [row for row in rows if row["verdict"] == "FAIL" and row["severity"] == "required"]
+    open_rows = [r for r in rows if r["verdict"] == "INCONCLUSIVE" and r["severity"] == "required"]
+    assert code == (3 if failed or open_rows else 0)
+    return failed
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_strict_catches_faults(mini: Night, capfd, name: str) -> None:
+    settings, test, amplifier = FAULTS[name]
+    failed = _verify_faulty(mini, capfd, name, settings, "strict")
+    assert test in {row["test"] for row in failed}
+    if amplifier:
+        assert {row["amplifier"] for row in failed if row["test"] == test} == {amplifier}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", FULL_FAULTS)
+def test_strict_catches_small_faults_on_full_frames(full: Night, capfd, name: str) -> None:
+    settings, test, amplifier = FULL_FAULTS[name]
+    failed = _verify_faulty(full, capfd, name, settings, "strict")
+    assert amplifier in {row["amplifier"] for row in failed if row["test"] == test}
+
+
+@pytest.mark.full
+def test_compat_passes_the_offset_that_strict_fails(full: Night, capfd) -> None:
+    settings, _, _ = FULL_FAULTS["offset"]
+    failed = _verify_faulty(full, capfd, "offset", settings, "upstream-compat")
+    assert not [row for row in failed if row["test"] == "bias.compat.MEAN"]
