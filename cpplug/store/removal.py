@@ -7,14 +7,13 @@ that is asked for. Rows go first, in one transaction; files follow.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from cpplug.api.errors import CertificationRefused, UsageError
+from cpplug.api.errors import CertificationRefused, RepositoryError, UsageError
 from cpplug.store import collections, schema
 from cpplug.store.base import StorePart
 from cpplug.store.collections import from_stored
@@ -106,6 +105,8 @@ class RemovalStore(StorePart):
             When a product is certified and ``decertify`` was not given.
         UsageError
             When it is not a RUN, or is part of a chain and ``unlink`` was not given.
+        RepositoryError
+            When it is removed, but some of its files could not be deleted.
         """
         dataset, raw = schema.dataset, schema.raw
         with self._db.write() as connection:
@@ -141,13 +142,13 @@ class RemovalStore(StorePart):
             others = sa.select(raw.c.path).where(self._db.any_of(raw.c.path, paths))
             shared = set(connection.execute(others).scalars())
         files = [row.path for row in products] + sorted(paths - shared)
-        deleted = tuple(self._delete(path) for path in files if os.path.lexists(self.root / path))
+        deleted = self._delete(name, files)
         return RemovedRun(
             run=name,
             datasets=tuple(row.id for row in products),
             n_raws=len(frames),
             n_exposures=n_exposures,
-            files=deleted,
+            files=tuple(deleted),
             changes=tuple(changes),
         )
 
@@ -162,16 +163,31 @@ class RemovalStore(StorePart):
             )
         collections.unlink(connection, node.id)
 
-    def _delete(self, path: str) -> Path:
-        """Delete a file of the repository and the folders that it leaves empty."""
-        file = self.root / path
-        file.unlink(missing_ok=True)
-        for folder in file.parents:
-            if folder.parent == self.root or folder == self.root:
-                break
-            with contextlib.suppress(OSError):  # not empty
-                folder.rmdir()
-        return file
+    def _delete(self, run: str, paths: Sequence[str]) -> list[Path]:
+        """Delete files of the repository and the folders that they leave empty."""
+        deleted, failed = [], []
+        for path in paths:
+            file = self.root / path
+            try:
+                file.unlink()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                failed.append(f"{file} ({error.strerror})")
+                continue
+            deleted.append(file)
+            for folder in file.parents:
+                if self.root in {folder, folder.parent}:
+                    break
+                with contextlib.suppress(OSError):  # not empty
+                    folder.rmdir()
+        if failed:
+            raise RepositoryError(
+                f"The run {run!r} is removed, but {len(failed)} of its files could not be deleted: "
+                f"{', '.join(failed[:3])}.",
+                "Delete them by hand.",
+            )
+        return deleted
 
 
 def _ranges() -> sa.Select[Any]:

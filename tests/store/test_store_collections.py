@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpplug.api.errors import CertificationRefused, UnknownNameError, UsageError
+from cpplug.api.errors import CertificationRefused, RepositoryError, UnknownNameError, UsageError
 from cpplug.store.collections import _rearranged
 from cpplug.store.records import Change
 
@@ -220,6 +220,17 @@ def test_certified_runs_are_protected(repo, facts):
     note = repo.journal()[-1]
     assert (note.action, note.collection, note.reason) == ("remove-run", "calib", "bad")
     assert {change.dataset for change in note.changes} == {record.id for record in records}
+
+
+def test_files_that_cannot_be_deleted_are_named(repo, facts):
+    one, two = facts.build(repo, "run")
+    (repo.root / one.path).mkdir(parents=True)  # a folder where a file should be
+    (repo.root / two.path).write_bytes(b"x")
+    with pytest.raises(RepositoryError, match="1 of its files could not be deleted") as caught:
+        repo.remove_run("run")
+    assert one.path in caught.value.message
+    assert not (repo.root / two.path).exists()
+    assert repo.datasets() == []
 
 
 def test_remove_raw_run_spares_files_of_others(repo, facts, tmp_path):
