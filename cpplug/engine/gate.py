@@ -108,7 +108,8 @@ def make_gate(
         (verification run, product checksum) to its rows, as dictionaries with at least ``test``,
         ``detector``, ``amplifier``, ``verdict``, ``severity``.
     waivers_of
-        Dataset type to waiver records (fields of :class:`Waiver`).
+        Dataset type to waiver records: the fields of :class:`Waiver`, and ``instrument`` where one
+        camera's waivers must not excuse another's.
     current_profile_hash
         Checksum of the limits that count today.
     now
@@ -147,7 +148,11 @@ def make_gate(
                     f"{record.verdict}, but its failing checks are not in the registry.",
                     f"Run `cpplug verify {dataset.dataset_type}` again.",
                 )
-            waivers = [as_waiver(item) for item in waivers_of(dataset.dataset_type)]
+            waivers = [
+                as_waiver(item)
+                for item in waivers_of(dataset.dataset_type)
+                if _same_instrument(item, dataset)
+            ]
             used = _excuse(dataset, rows, [*waivers, *accepted(rows)], now)
             products[dataset.id] = {
                 "sha256": dataset.sha256,
@@ -167,6 +172,12 @@ def make_gate(
 def as_waiver(record: Any) -> Waiver:
     """Return a waiver with the fields of a registry record."""
     return Waiver(**{name: getattr(record, name) for name in Waiver.__struct_fields__})
+
+
+def _same_instrument(record: Any, dataset: Dataset) -> bool:
+    """Tell whether a waiver is for the product's camera; one that names none is for any."""
+    wanted = getattr(record, "instrument", "")
+    return not wanted or wanted == getattr(dataset.data_id, "instrument", wanted)
 
 
 def _name(dataset: Dataset) -> str:

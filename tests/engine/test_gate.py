@@ -12,6 +12,7 @@ import pytest
 from cpplug.api.errors import CertificationRefused
 from cpplug.api.times import parse_time
 from cpplug.engine.gate import Waiver, make_gate
+from cpplug.store import DataId
 
 NOW = parse_time("2021-01-21T12:00:00")
 DAY = 86_400 * 10**9
@@ -150,6 +151,18 @@ def test_waiver_that_is_not_in_order_counts_for_nothing(fields: dict[str, Any], 
 def test_waiver_records_of_the_registry_are_understood() -> None:
     stored = SimpleNamespace(**msgspec.structs.asdict(waiver()), id=3, instrument="LATISS")
     assert gate([record("FAIL")], [row()], [stored])([DATASET])
+
+
+def test_waiver_of_another_camera_does_not_help() -> None:
+    stored = SimpleNamespace(**msgspec.structs.asdict(waiver()), instrument="LATISS")
+    door = gate([record("FAIL")], [row()], [stored])
+    for instrument, opens in (("LATISS", True), ("LATISS-mini", False)):
+        dataset = SimpleNamespace(**vars(DATASET) | {"data_id": DataId(instrument, 0)})
+        if opens:
+            assert door([dataset])
+        else:
+            with pytest.raises(CertificationRefused, match="LATISS-mini"):
+                door([dataset])
 
 
 # ---- accepting failures by word -----------------------------------------------------------------
