@@ -380,14 +380,14 @@ def terminal_table(content: Mapping[str, Any]) -> tuple[list[dict[str, Any]], li
     table = [
         {
             "test": test,
-            "severity": entry["severity"],
             "verdict": entry["verdict"],
+            "severity": entry["severity"],
             **{verdict: entry["counts"][verdict] for verdict in seen},
             "worst": said.get(test, ""),
         }
         for test, entry in content["tests"].items()
     ]
-    return table, ["test", "severity", "verdict", *seen, "worst"]
+    return table, ["test", "verdict", "severity", *seen, "worst"]
 
 
 def banner(content: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import pytest
 from cpplug.api.errors import CertificationRefused
 from cpplug.api.times import parse_time
 from cpplug.engine.gate import Waiver, make_gate
-from cpplug.store import DataId
+from cpplug.store.records import DataId
 
 NOW = parse_time("2021-01-21T12:00:00")
 DAY = 86_400 * 10**9

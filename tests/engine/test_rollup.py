@@ -254,10 +254,10 @@ def test_summary_is_the_same_from_records_and_from_what_was_stored(tmp_path: Pat
 def test_table_has_a_line_per_test_and_the_worst_that_was_said() -> None:
     found = [check(), check("FAIL", amplifier="B", reason="noise is 11 % up"), check(test="t.two")]
     table, columns = rollup.terminal_table(rollup.summary(rows_of(found)))
-    assert columns == ["test", "severity", "verdict", "PASS", "FAIL", "worst"]
+    assert columns == ["test", "verdict", "severity", "PASS", "FAIL", "worst"]
     assert [list(line.values()) for line in table] == [
-        ["t.one", "required", "FAIL", 1, 1, "D0/B: noise is 11 % up"],
-        ["t.two", "required", "PASS", 1, 0, ""],
+        ["t.one", "FAIL", "required", 1, 1, "D0/B: noise is 11 % up"],
+        ["t.two", "PASS", "required", 1, 0, ""],
     ]
 
 
