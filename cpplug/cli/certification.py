@@ -52,7 +52,7 @@ def _span(begin: int | None, end: int | None) -> str:
 @format_option
 @click.pass_obj
 def certify(
-    state: State, source: str, collection: str, dataset_type: str, format: str, **options: Any
+    state: State, /, source: str, collection: str, dataset_type: str, format: str, **options: Any
 ) -> None:
     """Declare the CALIB products of RUN valid for a range of dates, in COLLECTION.
 
@@ -249,7 +249,7 @@ def which(
     from cpplug.store.records import DataId
 
     if (exposure is None) == (moment is None):
-        raise UsageError("Give one of --exposure and --at.")
+        raise UsageError("The search needs one moment.", "Give either --exposure ID or --at TIME.")
     with state.repository() as repo:
         known = repo.instruments()
         if instrument is None and len(known) != 1:
@@ -257,9 +257,14 @@ def which(
         name = instrument or known[0]
         filter_name = ""
         if exposure is not None:
-            found = repo.exposures("exposure = id", instrument=name, binds={"id": exposure})
+            found = repo.exposures(
+                "exposure = :number", instrument=name, binds={"number": exposure}
+            )
             if not found:
-                raise UnknownNameError(f"The repository has no {name} exposure {exposure}.")
+                raise UnknownNameError(
+                    f"The repository has no {name} exposure {exposure}.",
+                    "See `cpplug query exposures`, or search with --at TIME.",
+                )
             at, filter_name = found[0].middle, found[0].physical_filter
         else:
             at = _time(moment) or 0

@@ -118,6 +118,6 @@ def _say(message: str, next_step: str, state: State) -> None:
         import traceback
 
         click.echo(traceback.format_exc(), err=True, nl=False)
-    click.echo(f"cpplug: {message}", err=True)
+    click.echo(f"cpplug: {message.rstrip()}", err=True)
     if next_step:
         click.echo(f"        {next_step}", err=True)

@@ -47,7 +47,11 @@ def selection(
         try:
             text = where_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"--where-file {where_file} cannot be read: {error}.") from None
+            raise UsageError(
+                f"--where-file {where_file} cannot be read: "
+                f"{getattr(error, 'strerror', None) or error}.",
+                "Name a text file that holds the expression.",
+            ) from None
         where = f"({where}) AND ({text})" if where.strip() else text
     values: dict[str, Any] = {}
     for bind in binds:

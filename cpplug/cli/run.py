@@ -35,7 +35,9 @@ def _exposure_ids(texts: tuple[str, ...]) -> tuple[int, ...]:
                 content = Path(text[1:]).read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise UsageError(
-                    f"--exposures {text}: the file cannot be read ({error})."
+                    f"--exposures {text}: the file cannot be read "
+                    f"({getattr(error, 'strerror', None) or error}).",
+                    "Name a file with exposure ids, separated by commas or line breaks.",
                 ) from None
             content = re.sub(r"#.*", "", content)
         for word in re.split(r"[\s,\\]+", content.strip(" \t\n\\(),'\"")):
@@ -137,7 +139,11 @@ def run(state: State, /, format: str, plan_only: bool, **options: Any) -> int:
             ),
             state.listeners(),
         )
-        result = driver.carry_out()
+        try:
+            result = driver.carry_out()
+        except KeyboardInterrupt:
+            click.echo("Finished exposures are kept; go on with --resume.", err=True)
+            raise
         _show_products(repo, result, format)
     return 7 if result.failed else 0
 
@@ -199,7 +205,7 @@ def _show_plan(prepared: Prepared, request: Request, format: str) -> None:
 )
 @click.pass_obj
 def verify(
-    state: State, format: str, plan_only: bool, profile: str, bootstrap: bool, **options: Any
+    state: State, /, format: str, plan_only: bool, profile: str, bootstrap: bool, **options: Any
 ) -> int:
     """Test the first CALIB product found in the input collections.
 

@@ -137,14 +137,21 @@ def ingest(
                 if isinstance(answer, Outcome):
                     outcomes[Path(answer.path)] = answer
                     if fail_fast and answer.status == "rejected":
-                        raise DataError(f"{answer.path}: {answer.reason}")
+                        raise _stopped(answer)
                 else:
                     known.append(answer)
             for outcome in _store(repo, instruments, known, transfer, run):
                 outcomes[Path(outcome.path)] = outcome
                 if fail_fast and outcome.status == "conflict":
-                    raise DataError(f"{outcome.path}: {outcome.reason}")
+                    raise _stopped(outcome)
     return [outcomes[path] for path in files]
+
+
+def _stopped(outcome: Outcome) -> DataError:
+    return DataError(
+        f"{outcome.path}: {outcome.reason.rstrip('.')}.",
+        "Leave the file out, or run without --fail-fast to register the others.",
+    )
 
 
 def _batches(files: Sequence[Path], size: int) -> Iterator[list[Path]]:
@@ -268,6 +275,10 @@ def _store(
         repo.register_instrument(
             name, [DetectorRow(d.id, d.name, d.serial) for d in camera.detectors]
         )
+        calibrations = f"{name}/calib"
+        if not repo.collections(calibrations):
+            # The chain that runs search by default; certified collections are put into it.
+            repo.chain(calibrations, [])
         collection = run or f"{name}/raw/all"
         placed: list[tuple[_Known, Path, bool]] = []
         try:

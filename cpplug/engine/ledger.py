@@ -6,8 +6,12 @@ it, so a line that cannot be written stops the run. Files lie in ``<repository>/
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import os
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ from cpplug.api.events import Envelope
 from cpplug.engine.files import replacing
 from cpplug.host.bus import to_json
 
+_CHUNK = 1 << 16
 _DURABLE = ("run.", "product.", "verify.", "certification.")
 
 
@@ -28,25 +33,47 @@ class Ledger:
     ----------
     folder
         The run's folder; made when absent.
+
+    Raises
+    ------
+    RepositoryError
+        When it cannot be written, or another process is at work on this run.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = (folder / "events.jsonl").open("ab")
+            self._file = (folder / "events.jsonl").open("a+b", buffering=0)
         except OSError as error:
+            raise _cannot(folder, error) from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._end = _cut_torn_line(self._file)
+        except BlockingIOError:
+            self._file.close()
+            raise RepositoryError(
+                f"Another process is at work on the run in {folder}.",
+                "Wait for it to end, or start a run of your own without --resume.",
+            ) from None
+        except OSError as error:
+            self._file.close()
             raise _cannot(folder, error) from None
 
     def __call__(self, envelope: Envelope) -> None:
         """Append one event; facts that others build on are forced to disk."""
+        line = to_json(envelope) + b"\n"
         try:
-            self._file.write(to_json(envelope) + b"\n")
-            self._file.flush()
+            written = self._file.write(line)
+            if written != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if envelope.event.startswith(_DURABLE):
                 os.fsync(self._file.fileno())
         except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(self._end)  # half a line would swallow the next one
             raise _cannot(self.folder, error) from None
+        self._end += len(line)
 
     def write(self, name: str, content: Any) -> Path:
         """Write a JSON document into the run's folder, whole or not at all."""
@@ -59,6 +86,22 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _cut_torn_line(file: FileIO) -> int:
+    """Take away a last line that a crash cut short; return the length of the file."""
+    end = file.seek(0, os.SEEK_END)
+    whole = end
+    while whole:
+        first = max(0, whole - _CHUNK)
+        file.seek(first)
+        found = (file.read(whole - first) or b"").rfind(b"\n")
+        whole = first + found + 1
+        if found >= 0:
+            break
+    if whole != end:
+        file.truncate(whole)
+    return whole
 
 
 def _cannot(folder: Path, error: OSError) -> RepositoryError:

@@ -183,6 +183,8 @@ def make_plan(
     recipe, instrument, settings = make_settings(catalog, request, repo.root)
     inputs = request.inputs or default_inputs(repo, instrument.name)
     repo.flatten(inputs)  # a misspelt collection is an error even when nothing needs it
+    if request.where.strip():  # on its own, so that a mistake is shown where the user made it
+        repo.count_exposures(request.where, instrument=instrument.name, binds=request.binds)
     steps = settings.steps()
     where = _selection(recipe, request)
     wanted = _wanted_detectors(instrument, request, candidate)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import hashlib
+import logging
 import shutil
 import socket
 import time
@@ -22,7 +23,7 @@ from typing import Any
 import msgspec
 
 from cpplug.api import times
-from cpplug.api.errors import CpplugError, RepositoryError, UnitsFailed
+from cpplug.api.errors import CpplugError, UnitsFailed
 from cpplug.api.events import (
     ConfigResolved,
     Event,
@@ -35,21 +36,24 @@ from cpplug.api.events import (
     UnitFinished,
     UnitSkipped,
 )
-from cpplug.api.product import Product
+from cpplug.api.product import ImageProduct, Product
 from cpplug.api.records import Calibration, Work
 from cpplug.engine import scratch
 from cpplug.engine.calibs import CalibRef, FoundCalibs, ProductCache
 from cpplug.engine.context import StoredExposures, UnitContext
 from cpplug.engine.ledger import Ledger, last_sequence
+from cpplug.engine.names import new_run
 from cpplug.engine.plan import Group, Plan, Prepared, Request, Unit
 from cpplug.engine.products import write_product
 from cpplug.engine.provenance import product_cards, provenance_of
-from cpplug.engine.units import Done, Task
+from cpplug.engine.units import Done, Task, unusable_amplifiers
 from cpplug.engine.workers import work_through
 from cpplug.host.bus import Bus
 from cpplug.host.catalog import Catalog
 from cpplug.store import Repository
 from cpplug.store.records import DataId, DatasetRecord, RunRecord
+
+_log = logging.getLogger("cpplug.run")
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,16 +126,8 @@ class Driver:
         self.recipe: Calibration = prepared.recipe
         self.prepared = prepared
         self.options = options
-        self.run, self.resumed = self._claim_run()
-        self.folder = repo.root / "runs" / self.run
-        self.ledger = Ledger(self.folder)
-        self.bus = Bus(
-            self.run,
-            listeners,
-            ledger=self.ledger,
-            first_seq=last_sequence(self.folder / "events.jsonl") + 1,
-        )
-        self.scratch = self.folder / "scratch"
+        allowed_failures(options.max_failed, 1)  # a word that means nothing stops us here
+        self._listeners = listeners
         self.failed: dict[str, str] = {}
         self.skipped = 0
         self._done = 0
@@ -146,17 +142,7 @@ class Driver:
                 same = row.details.get("plan_digest") == digest
                 if same and row.run.startswith(f"{output}/"):
                     return row.run, True
-        for attempt in range(1000):
-            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-            name = f"{output}/{stamp}" + (f".{attempt}" if attempt else "")
-            try:
-                self.repo.make_run(name, doc=self.options.command)
-            except RepositoryError as error:
-                if "exists" not in error.message:
-                    raise
-                continue
-            return name, False
-        raise RepositoryError(f"No free run name below {output}.")
+        return new_run(self.repo, output, self.options.command), False
 
     # ---- the run ------------------------------------------------------------------------------
     def carry_out(self) -> RunResult:
@@ -170,16 +156,23 @@ class Driver:
             When the reduction cannot be done, or the repository cannot be written.
         """
         started = time.perf_counter()
-        if self.resumed and self._finished_before():
+        self.run, resumed = self._claim_run()
+        if resumed and self._finished_before():
             return RunResult(
                 run=self.run,
                 products=tuple(self.repo.datasets(None, [self.run])),
                 failed=(),
                 nothing_to_do=True,
             )
-        self._open()
-        stage = "isr"
+        self.folder = self.repo.root / "runs" / self.run
+        self.scratch = self.folder / "scratch"
+        self.ledger = Ledger(self.folder)
+        last = last_sequence(self.folder / "events.jsonl")
+        self.bus = Bus(self.run, self._listeners, ledger=self.ledger, first_seq=last + 1)
+        stage = "start"
         try:
+            self._open()
+            stage = "isr"
             done = self._units()
             stage = "reduce"
             products = [
@@ -203,7 +196,8 @@ class Driver:
         if len(products) < len(self.plan.groups):
             raise UnitsFailed(
                 f"{len(self.failed)} of {self.plan.n_units} units failed, more than --max-failed "
-                f"{self.options.max_failed} allows; no product was made. First: {result.failed[0]}",
+                f"{self.options.max_failed} allows; {len(products)} of {len(self.plan.groups)} "
+                f"products were made. First: {result.failed[0]}",
                 "Mend or leave out the bad exposures, then run again with --resume.",
             )
         return result
@@ -274,14 +268,16 @@ class Driver:
             measured[task.unit] = earlier
             self.skipped += 1
             self.bus.emit(UnitSkipped(unit=task.unit, kind="isr", reason="done before"))
-        for done in work_through(todo, self.catalog, self.options.jobs):
-            self._note(done, len(todo))
-            if done.error:
-                if self.options.fail_fast:
-                    error = UnitsFailed(f"{done.unit}: {done.error}", done.next_step)
-                    raise error
-                continue
-            measured[done.unit] = dict(done.measured)
+        with contextlib.closing(work_through(todo, self.catalog, self.options.jobs)) as answers:
+            for done in answers:
+                self._note(done, len(todo))
+                if not done.error:
+                    measured[done.unit] = dict(done.measured)
+                elif self.options.fail_fast:
+                    raise UnitsFailed(
+                        f"{done.unit}: {done.error}",
+                        done.next_step or "Leave the exposure out, or run without --fail-fast.",
+                    )
         return measured
 
     def _note(self, done: Done, total: int) -> None:
@@ -293,6 +289,8 @@ class Driver:
             "exposure": done.exposure,
         }
         self.bus.forward((event, *where.values(), done.worker) for event in done.events)
+        if done.unusable:
+            _warn_unusable(f"exposure {done.exposure}", done.unusable)
         if done.error:
             self.failed[done.unit] = done.error
             event: Event = UnitFailed(
@@ -311,7 +309,15 @@ class Driver:
 
     # ---- one product --------------------------------------------------------------------------
     def _reduce(self, group: Group, measured: Mapping[str, dict[str, Any]]) -> Any:
-        """Make the product of one group; None when too many of its exposures failed."""
+        """Make the product of one group; None when too many of its exposures failed.
+
+        A run that broke off after a product was registered keeps that product.
+        """
+        made = self._made(group)
+        if made is not None:
+            unit = f"{self.plan.instrument}/{group.label}"
+            self.bus.emit(UnitSkipped(unit=unit, kind="reduce", reason="done before"))
+            return made
         tasks = [t for t in self._tasks() if _in_group(t, group)]
         good = [task for task in tasks if task.unit in measured]
         failed = len(tasks) - len(good)
@@ -351,6 +357,11 @@ class Driver:
             ),
             context,
         )
+        if isinstance(product, ImageProduct) and product.mask.shape == detector.shape:
+            _warn_unusable(
+                f"the {self.recipe.name} of {group.label}",
+                unusable_amplifiers(detector, product.mask),
+            )
         row = self._register(group, used, product, failed)
         self.bus.emit(
             UnitFinished(
@@ -365,6 +376,18 @@ class Driver:
         )
         return row
 
+    def _data_id(self, group: Group) -> DataId:
+        return DataId(
+            instrument=self.plan.instrument,
+            detector=group.detector,
+            physical_filter=group.physical_filter,
+        )
+
+    def _made(self, group: Group) -> Any:
+        """Return the product of a group that this run registered before it broke off, or None."""
+        rows = self.repo.datasets(self.recipe.name, [self.run])
+        return next((row for row in rows if row.data_id == self._data_id(group)), None)
+
     def _emit(self, event: Event, where: Mapping[str, Any]) -> None:
         self.bus.emit(event, **where)
 
@@ -372,11 +395,7 @@ class Driver:
         """Write the product to disk, then its row in one transaction."""
         plan = self.plan
         identity = str(uuid.uuid4())
-        data_id = DataId(
-            instrument=plan.instrument,
-            detector=group.detector,
-            physical_filter=group.physical_filter,
-        )
+        data_id = self._data_id(group)
         stem = "_".join(
             part.replace("/", "-").replace(" ", "_")
             for part in (
@@ -519,6 +538,16 @@ def make_task(
         membership=membership,
         seed=seed_of(name),
     )
+
+
+def _warn_unusable(what: str, amplifiers: Sequence[str]) -> None:
+    """Say which amplifiers carry nothing: the result is made, but not from them."""
+    for name in amplifiers:
+        _log.warning(
+            "amplifier %s of %s has no usable pixel: all are bad, saturated or not a number",
+            name,
+            what,
+        )
 
 
 def seed_of(text: str) -> int:

@@ -98,7 +98,10 @@ def read_layer(path: Path, *, strict: bool) -> Layer:
     try:
         document = tomli.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError) as error:
-        raise ConfigError(f"Options file {path} cannot be read: {error}.") from None
+        raise ConfigError(
+            f"Options file {path} cannot be read: {getattr(error, 'strerror', None) or error}.",
+            "Name a TOML file with one table per target, such as [isr] do_overscan = false.",
+        ) from None
     return Layer(str(path), dict(_flatten(document)), strict)
 
 

@@ -7,8 +7,11 @@ a process boundary. A worker rebuilds its own plugin catalog from names and send
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.connection
 import os
 import resource
+import threading
 import time
 import traceback
 from functools import partial
@@ -18,10 +21,11 @@ from typing import Any
 import msgspec
 
 from cpplug.api import times
+from cpplug.api.camera import Detector
 from cpplug.api.context import FrameEvidence, Residual
 from cpplug.api.errors import CpplugError, DataError
 from cpplug.api.events import Event
-from cpplug.api.exposure import Exposure, fraction_masked, mask_bits
+from cpplug.api.exposure import Exposure, Mask, fraction_masked, mask_bits
 from cpplug.api.instrument import ExposureInfo
 from cpplug.api.records import Calibration, PlannedStep, Verifier, Work
 from cpplug.engine import fits, frames, scratch
@@ -30,6 +34,7 @@ from cpplug.engine.context import UnitContext
 from cpplug.engine.isr import run_chain
 from cpplug.host.catalog import Catalog
 
+UNUSABLE = ("BAD", "SAT", "NO_DATA", "UNMASKEDNAN")
 RESIDUAL_PLANES = ("BAD", "SAT", "SUSPECT", "NO_DATA", "CR", "EDGE", "INTRP")
 
 
@@ -70,6 +75,8 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
     worker: str
     measured: dict[str, Any] = {}
     evidence: FrameEvidence | None = None
+    unusable: tuple[str, ...] = ()
+    """Amplifiers of which every pixel is bad, saturated or not a number."""
     error: str = ""
     next_step: str = ""
     exit_code: int = 0
@@ -123,7 +130,7 @@ class Session:
         calibs = FoundCalibs(task.calibs, self.cache)
         exposure = run_chain(raw, task.steps, calibs, self.catalog, events.append)
         del raw
-        fields: dict[str, Any] = {}
+        fields: dict[str, Any] = {"unusable": unusable_amplifiers(detector, exposure.mask)}
         if task.measure:
             recipe: Calibration = self.catalog.find_calibration(task.calibration)
             measure = recipe.measure
@@ -191,6 +198,16 @@ class Session:
         )
 
 
+def unusable_amplifiers(detector: Detector, mask: Mask) -> tuple[str, ...]:
+    """Return the amplifiers of an assembled mask (rows, columns) without one usable pixel."""
+    bits = mask_bits(*UNUSABLE)
+    parts = {amp.name: mask[amp.bbox.slices] for amp in detector.amplifiers}
+    # The first row spares a look at the whole of a healthy amplifier.
+    return tuple(
+        name for name, part in parts.items() if (part[:1] & bits).all() and (part & bits).all()
+    )
+
+
 _SESSION: Session | None = None
 
 
@@ -200,9 +217,18 @@ def start_worker(spec: dict[str, Any]) -> None:
 
     global _SESSION
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     _SESSION = Session(Catalog.from_spec(spec))
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the driver, then end: a driver that is killed leaves no worker behind."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def do_in_worker(task: Task) -> Done:

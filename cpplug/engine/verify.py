@@ -18,7 +18,7 @@ import msgspec
 
 from cpplug.api import times
 from cpplug.api.context import Evidence, FrameEvidence, ProductFacts
-from cpplug.api.errors import CalibrationMissing, CpplugError, DataError, RepositoryError
+from cpplug.api.errors import CalibrationMissing, CpplugError, DataError
 from cpplug.api.events import (
     CheckEvaluated,
     ConfigResolved,
@@ -33,6 +33,7 @@ from cpplug.api.records import Calibration, Check, Verifier, Work
 from cpplug.engine import rollup
 from cpplug.engine.files import sha256_of
 from cpplug.engine.ledger import Ledger
+from cpplug.engine.names import new_run
 from cpplug.engine.plan import Group, Plan, Request, Unit, default_inputs, make_plan
 from cpplug.engine.products import read_product
 from cpplug.engine.profiles import Profile, load_profile
@@ -155,8 +156,17 @@ class Verification:
             When the repository cannot be written or a product cannot be read.
         """
         started = time.perf_counter()
-        self._open()
+        name = self.recipe.name
+        output = self.options.output or (
+            f"u/{self.options.user}/verify{name[:1].upper()}{name[1:]}"
+        )
+        listeners = self._listeners()
+        self.run = new_run(self.repo, output, self.options.command)
+        self.folder = self.repo.root / "runs" / self.run
+        self.ledger = Ledger(self.folder)
+        self.bus = Bus(self.run, listeners, ledger=self.ledger)
         try:
+            self._open(output)
             frames = self._measure()
             outcome = self._judge(frames, time.perf_counter() - started)
         except BaseException as error:
@@ -166,25 +176,8 @@ class Verification:
             self.ledger.close()
         return outcome
 
-    def _open(self) -> None:
+    def _open(self, output: str) -> None:
         name = self.recipe.name
-        output = self.options.output or (
-            f"u/{self.options.user}/verify{name[:1].upper()}{name[1:]}"
-        )
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        for attempt in range(1000):
-            self.run = f"{output}/{stamp}" + (f".{attempt}" if attempt else "")
-            try:
-                self.repo.make_run(self.run, doc=self.options.command)
-                break
-            except CpplugError as error:
-                if "exist" not in error.message:
-                    raise
-        else:
-            raise RepositoryError(f"No free run name below {output}.")
-        self.folder = self.repo.root / "runs" / self.run
-        self.ledger = Ledger(self.folder)
-        self.bus = Bus(self.run, self._listeners(), ledger=self.ledger)
         self.repo.start_run(
             RunRecord(
                 run=self.run,
@@ -248,17 +241,18 @@ class Verification:
         tasks = self._tasks()
         by_unit = {task.unit: task for task in tasks}
         frames: dict[int, list[FrameEvidence]] = {}
-        for done in work_through(tasks, self.catalog, self.options.jobs):
-            self._note(done, len(tasks))
-            task = by_unit[done.unit]
-            evidence = done.evidence or FrameEvidence(
-                exposure=done.exposure,
-                mjd=times.to_mjd(task.info.middle),
-                membership=task.membership,
-                values={},
-                error=done.error,
-            )
-            frames.setdefault(done.detector, []).append(evidence)
+        with contextlib.closing(work_through(tasks, self.catalog, self.options.jobs)) as answers:
+            for done in answers:
+                self._note(done, len(tasks))
+                task = by_unit[done.unit]
+                evidence = done.evidence or FrameEvidence(
+                    exposure=done.exposure,
+                    mjd=times.to_mjd(task.info.middle),
+                    membership=task.membership,
+                    values={},
+                    error=done.error,
+                )
+                frames.setdefault(done.detector, []).append(evidence)
         return {d: sorted(found, key=lambda f: f.exposure) for d, found in frames.items()}
 
     def _note(self, done: Done, total: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from cpplug.host.catalog import Catalog
 MAX_TRIES = 3
 
 
-def work_through(tasks: Sequence[Task], catalog: Catalog, jobs: int) -> Iterator[Done]:
+def work_through(tasks: Sequence[Task], catalog: Catalog, jobs: int) -> Generator[Done, None, None]:
     """Do all tasks; yield each answer as it comes.
 
     Parameters
