@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
+from docutils.nodes import SkipNode
+from docutils.utils.math.latex2mathml import tex2mathml
+
 import cpplug
+import cpplug.api
+from cpplug.api import records
 
 project = "cpplug"
 author = "cpplug developers"
@@ -29,6 +37,12 @@ autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}
 numpydoc_show_class_members = False
 
+# Records name their types under TYPE_CHECKING, so that plugins start quickly; signatures need them.
+for _name in cpplug.api.__all__:
+    vars(records).setdefault(_name, getattr(cpplug.api, _name))
+# msgspec's own docstrings have a section that numpydoc does not know.
+warnings.filterwarnings("ignore", "Unknown section", UserWarning)
+
 html_theme = "pydata_sphinx_theme"
 html_title = "cpplug"
 html_show_sourcelink = False
@@ -39,3 +53,20 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+
+html_math_renderer = "mathml"
+
+
+def _inline(translator: Any, node: Any) -> None:
+    translator.body.append(tex2mathml(node.astext()))
+    raise SkipNode
+
+
+def _block(translator: Any, node: Any) -> None:
+    translator.body.append(f"<p>{tex2mathml(node.astext(), as_block=True)}</p>")
+    raise SkipNode
+
+
+def setup(app: Any) -> None:
+    """Write formulas as MathML, which browsers show without fetching a script."""
+    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))

@@ -74,8 +74,8 @@ class SimulatedFrame(msgspec.Struct, frozen=True, kw_only=True):
 class Instrument:
     """Base class of a camera's plugin.
 
-    Class attributes
-    ----------------
+    Attributes
+    ----------
     name
         What users type: ``LATISS``.
     camera_file, defaults_file

@@ -1,4 +1,7 @@
-"""The tutorials are true: every command in them runs and answers as shown."""
+"""Tutorial and how-to pages are true: every command in them runs and answers as shown.
+
+Code blocks that begin with ``# file: NAME`` are written into the folder first.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted((ROOT / "docs" / "tutorials").glob("*-*.md"))
+PAGES = [
+    page
+    for folder in ("tutorials", "how-to")
+    for page in sorted((ROOT / "docs" / folder).glob("*.md"))
+    if "```console" in page.read_text(encoding="utf-8")
+]
 MARK = "@@end-of-command@@"
 
 
@@ -34,6 +42,12 @@ def commands_of(page: str) -> list[Command]:
             elif line.strip():
                 found[-1].shown.append(line)
     return found
+
+
+def files_of(page: str) -> dict[str, str]:
+    """Return the files that a page shows, by name."""
+    blocks = re.findall(r"^```\w+\n# file: (\S+)\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    return dict(blocks)
 
 
 def run_all(commands: list[Command], folder: Path) -> list[str]:
@@ -80,14 +94,17 @@ def missing_lines(command: Command, printed: str) -> list[str]:
 
 @pytest.mark.docs
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_tutorial(page: Path, tmp_path: Path) -> None:
-    commands = commands_of(page.read_text(encoding="utf-8"))
+def test_page(page: Path, tmp_path: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name, content in files_of(text).items():
+        (tmp_path / name).write_text(content, encoding="utf-8")
+    commands = commands_of(text)
     assert commands
     printed = run_all(commands, tmp_path)
     wrong = {
-        command.text: (missing, text[-2000:])
-        for command, text in zip(commands, printed, strict=True)
-        if (missing := missing_lines(command, text))
+        command.text: (missing, answer[-2000:])
+        for command, answer in zip(commands, printed, strict=True)
+        if (missing := missing_lines(command, answer))
     }
     assert not wrong
 
