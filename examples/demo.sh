@@ -13,6 +13,7 @@ mkdir -p "$folder"
 touch "$folder/.cpplug-demo"
 cd "$folder"
 exec 2>&1
+export PYTHONUNBUFFERED=1
 export CPPLUG_REPO=$PWD/repository
 jobs=2
 first=2021012000019

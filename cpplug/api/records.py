@@ -210,6 +210,7 @@ class PlanView(Struct, frozen=True, kw_only=True):
 
     calibration: str
     instrument: str
+    purpose: Literal["build", "verify"] = "build"
     steps: tuple[PlannedStep, ...]
     exposures: tuple[int, ...]
     detectors: tuple[int, ...]

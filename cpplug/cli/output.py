@@ -138,4 +138,4 @@ def _cell(value: Any) -> str:
         return ", ".join(f"{key}={_cell(item)}" for key, item in value.items())
     if isinstance(value, list | tuple | set):
         return ", ".join(_cell(item) for item in value)
-    return str(value)
+    return " ".join(str(value).split("\n"))

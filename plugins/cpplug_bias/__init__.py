@@ -24,6 +24,8 @@ from cpplug.api import (
     IsrStep,
     Measured,
     NoConfig,
+    PlanView,
+    Problem,
     Solver,
     at_least,
     doc,
@@ -128,6 +130,19 @@ def subtract_bias(exposure: Exposure, config: NoConfig, calibs: Calibs) -> Expos
     exposure.image -= bias.image
     exposure.mask |= bias.mask
     return exposure
+
+
+@hookimpl
+def cpplug_check_plan(plan: PlanView) -> Iterator[Problem]:
+    """Object to a master bias of too few exposures before any of them is read."""
+    need = plan.options.get("bias.min_exposures", 0)
+    found = len(plan.exposures)
+    if plan.calibration == "bias" and plan.purpose == "build" and found < need:
+        yield Problem(
+            severity="error",
+            message=f"{found} bias exposures are selected; a master needs {need}.",
+            next_step=f"Select more, or accept fewer with -c bias:min_exposures={max(found, 1)}.",
+        )
 
 
 @hookimpl
