@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -220,7 +220,7 @@ def make_plan(
         rejected=tuple(sorted(rejected.items())),
         config_digest=settings.digest(),
     )
-    _ask_plugins(catalog, plan, settings)
+    _ask_plugins(catalog, plan, settings, "verify" if candidate is not None else "build")
     return Prepared(plan=plan, settings=settings, recipe=recipe, instrument=instrument)
 
 
@@ -384,10 +384,13 @@ def _why_nothing(
     return (f"No {instrument.name} exposure matches. {detail}", "Widen -d, or ingest files first.")
 
 
-def _ask_plugins(catalog: Catalog, plan: Plan, settings: Settings) -> None:
+def _ask_plugins(
+    catalog: Catalog, plan: Plan, settings: Settings, purpose: Literal["build", "verify"]
+) -> None:
     view = PlanView(
         calibration=plan.calibration,
         instrument=plan.instrument,
+        purpose=purpose,
         steps=plan.steps,
         exposures=plan.exposures(),
         detectors=tuple(group.detector for group in plan.groups),
@@ -396,7 +399,7 @@ def _ask_plugins(catalog: Catalog, plan: Plan, settings: Settings) -> None:
     for plugin, problem in catalog.check_plan(view):
         assert isinstance(problem, Problem)
         if problem.severity == "error":
-            raise ConfigError(f"{plugin} objects: {problem.message}", problem.next_step)
+            raise DataError(f"{plugin} objects: {problem.message}", problem.next_step)
         import logging
 
         logging.getLogger("cpplug.plan").warning("%s: %s", plugin, problem.message)
