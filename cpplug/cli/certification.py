@@ -186,7 +186,8 @@ def validity(
 
     with state.repository() as repo:
         if journal:
-            entries = [row for name in collections for row in repo.journal(name)]
+            names = [row.name for row in repo.flatten(collections)]
+            entries = [row for name in names for row in repo.journal(name)]
             _emit_journal(entries, format)
             return
         rows = [

@@ -25,10 +25,13 @@ def draw(rows: Sequence[Any], width: int = WIDTH) -> str:
         A line per data id: ``=`` where something is valid, ``|`` where a range begins, blanks in
         gaps, ``<`` and ``>`` where validity goes on beyond the axis; gaps are listed below.
     """
-    from cpplug.api.times import NS_PER_DAY, format_time
+    from cpplug.api.times import NS_PER_DAY, format_time, now_tai
 
     bounds = [t for row in rows for t in (row.begin, row.end) if t is not None]
-    low, high = (min(bounds), max(bounds)) if bounds else (0, NS_PER_DAY)
+    if any(row.end is None for row in rows):
+        bounds.append(max([now_tai(), *(t + NS_PER_DAY for t in bounds)]))
+    low, high = min(bounds), max(bounds)
+    low = low - NS_PER_DAY if low == high else low
     span = max(high - low, 1)
     lines: dict[tuple[Any, ...], list[Any]] = {}
     for row in rows:
