@@ -33,8 +33,8 @@ class IsrStep(Struct, frozen=True, kw_only=True):
 
     name: str
     summary: str
-    level: Literal["amplifier", "detector"]
-    """Works before (amplifier) or after (detector) assembly; the planner checks the border."""
+    level: Literal["amplifier", "detector", "any"]
+    """Works before assembly (amplifier), after it (detector) or on either frame (any)."""
     apply: Callable[[Frame, Any, Calibs], Frame]
     """``apply(frame, config, calibs)`` returns the frame, usually the same one changed in place."""
     config: type[Config] = NoConfig

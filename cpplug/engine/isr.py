@@ -46,7 +46,7 @@ def check_chain(steps: Sequence[IsrStep]) -> None:
             if assembled:
                 raise ConfigError(f"Step {step.name!r} would assemble a second time.")
             assembled = True
-        elif (step.level == "detector") != assembled:
+        elif step.level != "any" and (step.level == "detector") != assembled:
             side = "after" if assembled else "before"
             raise ConfigError(
                 f"Step {step.name!r} works on {step.level}s but stands {side} assembly.",
