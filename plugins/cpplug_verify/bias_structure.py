@@ -145,7 +145,7 @@ def check_shifts(evidence: Evidence) -> Iterator[Check]:
     limit = float(option(evidence, "max_share", 0.1))
     for amplifier in evidence.detector.amplifiers:
         row = {"amplifier": amplifier.name, "unit": "1", "expected": 0.0}
-        if amplifier.serial_overscan.height < 5 * MIN_WINDOW:
+        if amplifier.serial_overscan.height < 10 * MIN_WINDOW:
             reason = "no serial overscan, or too few rows to see a step"
             yield evidence.check(**row, verdict="NOT_APPLICABLE", reason=reason)
             continue

@@ -19,7 +19,7 @@ CORNER = 200
 """Side of the corner box, pixels; smaller amplifiers use half their side."""
 BLOCK_ROWS = 250
 WINDOW = 30
-"""Rows averaged on either side of a step; small amplifiers use a fifth of their rows."""
+"""Rows averaged on either side of a step; small amplifiers use a tenth of their rows."""
 MIN_WINDOW = 5
 STEP_SIGMA = 5.0
 STEP_OVER_LINE = 16.0
@@ -111,17 +111,20 @@ def steps(levels: Reals, gain: float, min_step: float) -> Numbers:
 
     The means of the rows before and after each row are compared; a step exceeds 5 standard errors
     and ``min_step`` (electron), is the largest within a window, and describes the rows around it
-    better than a straight line does, so that a drift is no step. The noise of a row is taken from
-    differences of neighbours.
+    better than a straight line does, so that a drift is no step. The standard error is that of the
+    noise of rows (from differences of neighbours) or what the level's own wander makes of it,
+    whichever is larger. The first window is left out: there the electronics settle.
     """
-    window = min(WINDOW, levels.size // 5)
+    window = min(WINDOW, levels.size // 10)
     if window < MIN_WINDOW or not np.isfinite(levels).all():
         return {}
+    levels = levels[window:]
     row_noise = mad_sigma(np.diff(levels)) / math.sqrt(2)
-    sums = np.concatenate([[0.0], np.cumsum(levels)])
+    sums = np.concatenate([[0.0], np.cumsum(levels - levels[0])])
     means = (sums[window:] - sums[:-window]) / window
     jumps = means[window:] - means[:-window]
-    limit = max(STEP_SIGMA * row_noise * math.sqrt(2 / window), min_step / gain)
+    error = max(row_noise * math.sqrt(2 / window), mad_sigma(jumps))
+    limit = max(STEP_SIGMA * error, min_step / gain)
     count, largest = 0, 0.0
     for start in range(0, jumps.size, window):
         here = start + int(np.argmax(np.abs(jumps[start : start + window])))
