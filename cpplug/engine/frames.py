@@ -189,7 +189,7 @@ class FrameFile:
             detector,
             self.image_rows(0, self.shape[0]),
             self.mask_rows(0, self.shape[0]),
-            self.variance_rows(0, self.shape[0]),
+            FrameFile.variance_rows(self, 0, self.shape[0]),  # as stored: none stays none
         )
         exposure.unit = notes.unit
         exposure.measurements = list(notes.measurements)

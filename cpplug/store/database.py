@@ -162,7 +162,8 @@ class Database:
                 "Check that the server runs and that the address is right.",
             )
         return RepositoryError(
-            f"The registry {self.place} refused an operation: {text.rstrip('.')}."
+            f"The registry {self.place} refused an operation: {text.rstrip('.')}.",
+            "See whether its disk is full, over a quota or failing; then try again.",
         )
 
     def any_of(

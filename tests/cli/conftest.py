@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from astropy.io import fits
 
 from cpplug.cli.main import _run
 from cpplug.cli.state import State
@@ -56,7 +63,7 @@ class Shell:
         self.repo = folder / "repo"
         self.raw = folder / "raw"
 
-    def __call__(self, *words, code: int = 0) -> Answer:
+    def __call__(self, *words, code: int | None = 0) -> Answer:
         answer = call("-b", self.repo, *words)
         assert code is None or answer.code == code, (
             f"exit code {answer.code}\n{answer.out}\n{answer.err}"
@@ -81,6 +88,11 @@ class Shell:
     def events(self, run: str):
         path = self.repo / "runs" / run / "events.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(name="call")
+def _call():
+    return call
 
 
 @pytest.fixture(autouse=True)
@@ -152,3 +164,78 @@ def ready(ready_repo, tmp_path) -> Shell:
 @pytest.fixture
 def built(built_repo, tmp_path) -> Shell:
     return _copy(built_repo, tmp_path)
+
+
+# ---- the toy camera of the engine's tests, whose step misbehaves on order ------------------
+def _toy_module():
+    path = Path(__file__).parents[1] / "engine" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("toy_world_for_cli", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class ToyShell(Shell):
+    """Commands on a repository of the toy camera, in this process or in one that may die."""
+
+    def __init__(self, folder: Path, n: int = 6) -> None:
+        super().__init__(folder)
+        self.toy = _toy_module().ToyWorld(folder)
+        self.ids = self.toy.fill(n)
+        self.started: list[subprocess.Popen] = []
+        self.common = ["--plugin", str(self.toy.plugin)]
+        assert call("init", self.repo).code == 0
+        self("ingest", self.raw, "--instrument", "toy", "-t", "direct")
+
+    def __call__(self, *words, code: int | None = 0) -> Answer:
+        return super().__call__(*self.common, *words, code=code)
+
+    def build(self, *words, code: int | None = 0) -> Answer:
+        return self("run", "toymean", "--instrument", "toy", *words, code=code)
+
+    def start(self, *words, **how) -> subprocess.Popen:
+        """Start a build in a process group of its own."""
+        command = [sys.executable, "-m", "cpplug", *self.common, "-b", str(self.repo)]
+        command += ["run", "toymean", "--instrument", "toy", *words]
+        process = subprocess.Popen(
+            command, start_new_session=True, text=True, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, **how,
+        )  # fmt: skip
+        self.started.append(process)
+        return process
+
+    def stop(self) -> None:
+        """Kill what is still running of what this shell started."""
+        for process in self.started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+    def done_marks(self) -> int:
+        return sum(1 for _ in self.repo.glob("runs/**/scratch/**/*.done.npz"))
+
+    def pixels(self, collection: str):
+        words = ("query", "products", "-i", collection, "--format", "json")
+        (product,) = self(*words).rows
+        with fits.open(product["path"]) as hdus:
+            return [hdu.data.tobytes() for hdu in hdus[1:]]
+
+
+@pytest.fixture
+def toys(tmp_path) -> ToyShell:
+    shell = ToyShell(tmp_path)
+    yield shell
+    shell.stop()
+
+
+def wait_for(condition, seconds: float = 30.0) -> None:
+    """Wait until something is true; fail when it does not become so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.fixture(name="wait_for")
+def _wait_for():
+    return wait_for

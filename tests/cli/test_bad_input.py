@@ -131,12 +131,19 @@ def test_a_frame_that_has_gone(own):
     assert own.products() == []
 
 
-def test_fewer_inputs_than_the_minimum(ready):
+def test_fewer_inputs_than_the_minimum_are_refused_before_anything_is_read(ready):
     text = ready.refuses(5, *BUILD, "-d", "seq_num <= 3")
-    assert "3 bias exposures of detector S0 are left; a master needs 5." in text
+    assert "3 bias exposures are selected; a master needs 5." in text
     assert "-c bias:min_exposures=3" in text
-    assert ready.products() == []
-    assert [row["status"] for row in ready.runs()] == ["failed"]
+    assert ready.products() == [] and ready.runs() == []
+
+
+def test_fewer_inputs_than_the_minimum_after_failures(own):
+    frames(own)[0].unlink()
+    text = own.refuses(5, *BUILD, "--max-failed", "2")
+    assert "4 bias exposures of detector S0 are left; a master needs 5." in text
+    assert own.products() == []
+    assert [row["status"] for row in own.runs()] == ["failed"]
 
 
 def image_of(shell, collection="u/me/biasGen"):
