@@ -33,9 +33,10 @@ _HOME = {
     "instrument": ("ExposureInfo", "Header", "HeaderValue", "Instrument", "SimulatedFrame"),
     "product": ("ImageProduct", "Product", "TableProduct"),
     "records": (
-        "Calibration", "Check", "Combiner", "ExposureQuery", "Frame", "IsrStep", "Measured",
+        "Calibration", "Check", "Combiner", "ExecutorSetup", "ExposureQuery",
+        "Frame", "IsrStep", "Measured",
         "PlanView", "PlannedStep", "Problem", "Severity", "Solution", "Solver", "Threshold",
-        "Verdict", "Verifier", "Work",
+        "Verdict", "Verifier", "Work", "WorkExecutor",
     ),
     "stack": ("Block", "Combined", "Plane"),
     "stats": (

@@ -72,7 +72,7 @@ class Hooks(Protocol):
     # ---- while it runs ----------------------------------------------------------------------
     @hookspec(firstresult=True)
     def cpplug_execute(self, work: Work, context: Context[Any] | None) -> object:
-        """Do one unit of work. Outside the core implement only as a wrapper; never hide an error."""
+        """Do one unit of work. Outside the core only wrappers may; they never hide an error."""
 
     @hookspec
     def cpplug_event(self, event: Envelope) -> None:

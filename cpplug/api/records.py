@@ -15,6 +15,8 @@ from msgspec import Struct
 from cpplug.api.config import Config, NoConfig
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from cpplug.api.context import Calibs, Context, Evidence, Exposures, Residual
     from cpplug.api.exposure import Exposure
     from cpplug.api.product import Product
@@ -186,6 +188,31 @@ class Verifier(Struct, frozen=True, kw_only=True):
     scope: Literal["amplifier", "detector", "exposure", "run", "product"]
     check: Callable[[Evidence], Iterable[Check]]
     measure: Callable[[Residual], Mapping[str, Mapping[str, float]]] | None = None
+
+
+class ExecutorSetup(Struct, frozen=True, kw_only=True):
+    """What an executor is made from."""
+
+    jobs: int
+    """Units at a time."""
+    start: Callable[[], None]
+    """Called once in every new worker (or once here, when units share this process)."""
+    preload: tuple[str, ...] = ()
+    """Modules that a worker process is going to need."""
+
+
+class WorkExecutor(Struct, frozen=True, kw_only=True):
+    """A place where units of work are done; the entry point names this record itself.
+
+    ``make`` returns a ``concurrent.futures.Executor``. With ``processes`` the workers are other
+    processes, on this machine or elsewhere: units travel pickled, and a worker may die; the
+    executor then fails with ``BrokenExecutor`` and is made anew.
+    """
+
+    name: str
+    summary: str
+    make: Callable[[ExecutorSetup], Executor]
+    processes: bool
 
 
 class Problem(Struct, frozen=True, kw_only=True):

@@ -6,6 +6,7 @@ asks, checks that it fits, and keeps the last few in memory: the next exposure u
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,17 +39,19 @@ class ProductCache:
     def __init__(self, size: int = 6) -> None:
         self._size = size
         self._products: OrderedDict[str, Product] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, ref: CalibRef) -> Product:
         """Return a product, reading it if it is not among the last few."""
-        if ref.sha256 in self._products:
-            self._products.move_to_end(ref.sha256)
-            return self._products[ref.sha256]
-        product = read_product(Path(ref.path))
-        self._products[ref.sha256] = product
-        while len(self._products) > self._size:
-            self._products.popitem(last=False)
-        return product
+        with self._lock:
+            if ref.sha256 in self._products:
+                self._products.move_to_end(ref.sha256)
+                return self._products[ref.sha256]
+            product = read_product(Path(ref.path))
+            self._products[ref.sha256] = product
+            while len(self._products) > self._size:
+                self._products.popitem(last=False)
+            return product
 
 
 class FoundCalibs:

@@ -1,29 +1,32 @@
-"""Does units of work, here or in worker processes, and outlives a worker that dies.
+"""Does units of work with an executor, and outlives a worker that dies.
 
-The pool is long-lived (forkserver): a worker starts once, loads its plugins, and then takes unit
-after unit. When a worker dies (killed, out of memory), the pool is rebuilt and the units in flight
+Where the work is done is a plugin (``cpplug.executor``): this process, threads, worker processes.
+When a worker process dies (killed, out of memory), the pool is made anew and the units in flight
 are tried again; a unit that was in flight twice runs alone the third time, so that the one that
 kills its worker fails by itself and is named.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import sys
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from functools import partial
 
+from cpplug.api.records import ExecutorSetup, WorkExecutor
 from cpplug.engine.units import Done, Session, Task, do_in_worker, start_worker
 from cpplug.host.catalog import Catalog
 
 MAX_TRIES = 3
+DEFAULT = "processes"
+"""Executor for more than one job."""
+ALONE = "serial"
+"""Executor for one job."""
 
 
-def work_through(tasks: Sequence[Task], catalog: Catalog, jobs: int) -> Generator[Done, None, None]:
+def work_through(
+    tasks: Sequence[Task], catalog: Catalog, jobs: int, executor: str = ""
+) -> Generator[Done, None, None]:
     """Do all tasks; yield each answer as it comes.
 
     Parameters
@@ -33,45 +36,40 @@ def work_through(tasks: Sequence[Task], catalog: Catalog, jobs: int) -> Generato
     catalog
         The plugins; workers rebuild it from its specification.
     jobs
-        Worker processes; 1 does the work in this process.
+        Units at a time.
+    executor
+        Name of an executor plugin; by default processes, or this process for a single job.
 
     Yields
     ------
     Done
         One per task, in the order of finishing. Closing the generator stops the work.
     """
-    if jobs <= 1 or len(tasks) <= 1:
+    alone = jobs <= 1 or len(tasks) <= 1
+    record: WorkExecutor = catalog.get("executor", executor or (ALONE if alone else DEFAULT))
+    if record.processes:
+        setup = ExecutorSetup(
+            jobs=jobs,
+            start=partial(start_worker, catalog.spec()),
+            preload=("cpplug.engine.units",),
+        )
+        yield from _all(tasks, lambda: record.make(setup), do_in_worker, jobs)
+    else:
         session = Session(catalog)
-        for task in tasks:
-            yield session.do(task)
-        return
-    yield from _in_processes(tasks, catalog.spec(), jobs)
+        setup = ExecutorSetup(jobs=jobs, start=lambda: None)
+        yield from _all(tasks, lambda: record.make(setup), session.do, jobs)
 
 
-def _pool(spec: dict[str, Any], jobs: int) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cpplug.engine.units"])
-    return ProcessPoolExecutor(jobs, mp_context=context, initializer=start_worker, initargs=(spec,))
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Keep new workers from running the user's script again, which they would import otherwise."""
-    main = sys.modules["__main__"].__dict__
-    saved = {name: main.get(name) for name in ("__spec__", "__file__")}
-    main["__spec__"] = None
-    main.pop("__file__", None)
-    try:
-        yield
-    finally:
-        main.update({name: value for name, value in saved.items() if name == "__spec__" or value})
-
-
-def _in_processes(tasks: Sequence[Task], spec: dict[str, Any], jobs: int) -> Iterator[Done]:
+def _all(
+    tasks: Sequence[Task],
+    make: Callable[[], Executor],
+    do: Callable[[Task], Done],
+    jobs: int,
+) -> Iterator[Done]:
     waiting = deque(tasks)
     tries = dict.fromkeys((task.unit for task in tasks), 0)
     flying: dict[Future[Done], Task] = {}
-    pool = _pool(spec, jobs)
+    pool = make()
     try:
         while waiting or flying:
             suspect = bool(waiting) and tries[waiting[0].unit] >= MAX_TRIES - 1
@@ -82,9 +80,8 @@ def _in_processes(tasks: Sequence[Task], spec: dict[str, Any], jobs: int) -> Ite
                 task = waiting.popleft()
                 tries[task.unit] += 1
                 try:
-                    with _without_main():
-                        flying[pool.submit(do_in_worker, task)] = task
-                except BrokenProcessPool:
+                    flying[pool.submit(do, task)] = task
+                except BrokenExecutor:
                     tries[task.unit] -= 1
                     waiting.appendleft(task)
                     break
@@ -94,7 +91,7 @@ def _in_processes(tasks: Sequence[Task], spec: dict[str, Any], jobs: int) -> Ite
                 task = flying.pop(future)
                 try:
                     yield future.result()
-                except BrokenProcessPool:
+                except BrokenExecutor:
                     broken = True
                     if tries[task.unit] >= MAX_TRIES:
                         yield _died(task)
@@ -111,7 +108,7 @@ def _in_processes(tasks: Sequence[Task], spec: dict[str, Any], jobs: int) -> Ite
                     else:
                         waiting.append(task)
                 pool.shutdown(wait=True, cancel_futures=True)
-                pool = _pool(spec, jobs)
+                pool = make()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

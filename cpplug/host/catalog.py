@@ -386,11 +386,10 @@ class Catalog:
     def _load_as_listed(self, entry: Entry) -> Any:
         known = self._with_provider(entry)
         found = import_entry(known, _import_named)
-        if entry.kind == "command":
-            import click
-
-            if not isinstance(found, click.Command):
-                raise refusals.lying(known, "points to no click command")
+        if entry.kind in tables.DRIVERS:
+            label, fits = tables.DRIVERS[entry.kind]
+            if not fits(found):
+                raise refusals.lying(known, f"points to no {label}")
             return found
         offers = self._register(found, tables.who(known))
         key = (entry.kind, entry.name)

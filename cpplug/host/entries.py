@@ -7,7 +7,7 @@ import importlib.metadata
 import importlib.util
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +22,28 @@ KINDS = (
     "verifier",
     "listener",
     "command",
+    "executor",
 )
 """Kinds of plugin; the entry-point group of a kind is ``cpplug.<kind>``."""
+
+
+def _is_command(found: object) -> bool:
+    import click
+
+    return isinstance(found, click.Command)
+
+
+def _is_executor(found: object) -> bool:
+    from cpplug.api.records import WorkExecutor
+
+    return isinstance(found, WorkExecutor)
+
+
+DRIVERS: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "command": ("click command", _is_command),
+    "executor": ("WorkExecutor", _is_executor),
+}
+"""Kinds whose entry points name the object itself, and how such an object is known."""
 
 
 @dataclass(frozen=True, kw_only=True)

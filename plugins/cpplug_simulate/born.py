@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cpplug.api import Amplifier, Detector
+from cpplug_simulate.effects import BiasStructure, RowTransient
 from cpplug_simulate.geometry import Floats
-from cpplug_simulate.settings import BiasStructure, RowTransient, Settings
+from cpplug_simulate.settings import Settings
 from cpplug_simulate.streams import STATIC, stream
 
 HOT: Final = 1

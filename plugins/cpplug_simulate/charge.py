@@ -8,8 +8,8 @@ import numba
 import numpy as np
 
 from cpplug_simulate.correlation import poisson_image
+from cpplug_simulate.effects import CosmicRays, DarkCurrent
 from cpplug_simulate.geometry import Floats, centred
-from cpplug_simulate.settings import CosmicRays, DarkCurrent
 
 _PAIRS_PER_MICROMETRE = 80.0
 """Electrons that a minimum ionising particle frees per micrometre of silicon (most probable)."""

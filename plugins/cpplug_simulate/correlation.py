@@ -29,8 +29,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from cpplug_simulate.effects import BrighterFatter
 from cpplug_simulate.geometry import Floats
-from cpplug_simulate.settings import BrighterFatter
 
 _SPARSE = 0.05
 _NORMAL = 1000.0

@@ -19,8 +19,9 @@ from cpplug_simulate import charge as charges
 from cpplug_simulate import light, readout
 from cpplug_simulate.correlation import collect
 from cpplug_simulate.detector import StaticDetector, static_detector
+from cpplug_simulate.effects import RowDrift
 from cpplug_simulate.geometry import Floats, data_of
-from cpplug_simulate.settings import EFFECTS, RowDrift, Settings
+from cpplug_simulate.settings import EFFECTS, Settings
 from cpplug_simulate.streams import stream
 
 

@@ -8,8 +8,8 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from cpplug_simulate.effects import Cti
 from cpplug_simulate.geometry import Floats
-from cpplug_simulate.settings import Cti
 
 _NEGLIGIBLE = 1e-12
 

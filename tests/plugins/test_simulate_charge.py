@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpplug_simulate import charge, correlation, readout
-from cpplug_simulate.settings import BrighterFatter, Cti
+from cpplug_simulate.effects import BrighterFatter, Cti
 
 KERNEL = correlation.pixel_area_kernel(BrighterFatter())
 
