@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from cpplug.api import Config, at_least, doc, fraction, not_negative, positive
+from cpplug.api import Config, at_least, at_most, doc, fraction, not_negative, positive
 
 On = Annotated[bool, doc("whether frames show this effect")]
 
@@ -177,7 +177,7 @@ class BrighterFatter(Config, frozen=True):
     """Collected charge pushes the next charge away: variance and covariances of the PTC."""
 
     on: On = True
-    a00: Annotated[float, msgspec.Meta(le=0), doc("area change per electron, 1/electron")] = -2.4e-6
+    a00: Annotated[float, at_most(0), doc("area change per electron, 1/electron")] = -2.4e-6
     reach: Annotated[int, at_least(1), doc("farthest pixel that feels the charge, pixels")] = 4
     decay: Annotated[float, positive, doc("power with which the change falls")] = 2.7
     anisotropy: Annotated[float, positive, doc("parallel over serial neighbour")] = 2.0
