@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import warnings
 from typing import Any
 
@@ -9,7 +11,6 @@ from docutils.nodes import SkipNode
 from docutils.utils.math.latex2mathml import tex2mathml
 
 import cpplug
-import cpplug.api
 from cpplug.api import records
 
 project = "cpplug"
@@ -38,8 +39,9 @@ autodoc_default_options = {"members": True, "show-inheritance": True}
 numpydoc_show_class_members = False
 
 # Records name their types under TYPE_CHECKING, so that plugins start quickly; signatures need them.
-for _name in cpplug.api.__all__:
-    vars(records).setdefault(_name, getattr(cpplug.api, _name))
+for _block in ast.parse(inspect.getsource(records)).body:
+    if isinstance(_block, ast.If) and ast.unparse(_block.test) == "TYPE_CHECKING":
+        exec(ast.unparse(_block.body), vars(records))
 # msgspec's own docstrings have a section that numpydoc does not know.
 warnings.filterwarnings("ignore", "Unknown section", UserWarning)
 
