@@ -112,6 +112,11 @@ class _Frame:
                 return item.value
         return None
 
+    def gain(self, amplifier: str) -> float:
+        """Return the gain of an amplifier, electron/ADU: last one recorded, or the camera's."""
+        found = self.measured("gain", amplifier)
+        return self.detector.amplifier(amplifier).gain if found is None else found
+
 
 class RawExposure(_Frame):
     """One exposure of one detector before assembly.
