@@ -163,7 +163,7 @@ def _show_products(repo: Repository, result: RunResult, format: str) -> None:
 
 
 def _show_plan(prepared: Prepared, request: Request, format: str) -> None:
-    from cpplug.engine.run import plan_rows
+    from cpplug.engine.plan_text import plan_rows
 
     plan = plan_rows(prepared, request)
     if format == "ids":

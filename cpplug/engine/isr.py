@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from cpplug.api.context import Calibs
-from cpplug.api.errors import ConfigError, CpplugError, DataError
+from cpplug.api.errors import ConfigError, CpplugError, DataError, PluginError
 from cpplug.api.events import Event, MeasurementRecorded, StepFinished, StepSkipped
 from cpplug.api.exposure import Exposure, RawExposure
 from cpplug.api.records import IsrStep, PlannedStep, Work
@@ -93,7 +93,9 @@ def run_chain(
     Raises
     ------
     CpplugError
-        Whatever a step raises, with the step's name in front.
+        Whatever a step raises on purpose, with the step's name in front.
+    PluginError
+        When a step breaks.
     """
     current: Any = frame
     reported = 0
@@ -114,6 +116,14 @@ def run_chain(
             error.message = f"Step {step.name}: {error.message}"
             error.args = (error.message, error.next_step)
             raise
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"Step {step.name} broke: {type(error).__name__}: {error}.",
+                f"Tell its author (cpplug plugins show {step.name}), or leave it out: "
+                f"-c isr:do_{step.name}=False.",
+            ) from error
         emit(StepFinished(step=step.name, seconds=time.perf_counter() - started))
         for item in current.measurements[reported:]:
             emit(

@@ -25,7 +25,7 @@ from cpplug.api.instrument import ExposureInfo, Instrument
 from cpplug.api.records import Calibration, IsrStep, PlannedStep, PlanView, Problem
 from cpplug.engine.calibs import CalibRef
 from cpplug.engine.isr import check_chain
-from cpplug.engine.settings import Layer, Settings, read_layer
+from cpplug.engine.settings import Layer, Settings, read_layer, steps_in_order
 from cpplug.host.catalog import Catalog
 from cpplug.store import Repository
 from cpplug.store.records import DataId, DatasetRow
@@ -132,7 +132,6 @@ def make_settings(
     if request.verify and not names:
         raise ConfigError(f"Calibration {recipe.name!r} has no verification.")
     off = recipe.verify_isr_off if request.verify else recipe.isr_off
-    chain: list[IsrStep] = [catalog.get("isr_step", name) for name in names]
     layers: list[Layer] = []
     if instrument.defaults_file:
         layer = read_layer(instrument.folder() / instrument.defaults_file, strict=False)
@@ -141,6 +140,8 @@ def make_settings(
     projects = dict.fromkeys((root / "cpplug.toml").resolve() for root in roots)
     layers += [read_layer(path, strict=False) for path in projects if path.is_file()]
     layers += [read_layer(Path(file), strict=True) for file in request.option_files]
+    names = steps_in_order(recipe.name, names, layers, request.overrides)
+    chain: list[IsrStep] = [catalog.get("isr_step", name) for name in names]
     settings = Settings(
         recipe,
         chain,

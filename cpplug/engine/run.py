@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import hashlib
-import logging
 import shutil
 import socket
 import time
@@ -23,7 +21,7 @@ from typing import Any
 import msgspec
 
 from cpplug.api import times
-from cpplug.api.errors import CpplugError, UnitsFailed
+from cpplug.api.errors import CpplugError, PluginError, UnitsFailed
 from cpplug.api.events import (
     ConfigResolved,
     Event,
@@ -39,21 +37,21 @@ from cpplug.api.events import (
 from cpplug.api.product import ImageProduct, Product
 from cpplug.api.records import Calibration, Work
 from cpplug.engine import scratch
-from cpplug.engine.calibs import CalibRef, FoundCalibs, ProductCache
+from cpplug.engine.calibs import FoundCalibs, ProductCache
 from cpplug.engine.context import StoredExposures, UnitContext
+from cpplug.engine.failures import allowed_failures, warn_unusable
 from cpplug.engine.ledger import Ledger, last_sequence
 from cpplug.engine.names import new_run
-from cpplug.engine.plan import Group, Plan, Prepared, Request, Unit
+from cpplug.engine.plan import Group, Plan, Prepared, Unit
 from cpplug.engine.products import write_product
 from cpplug.engine.provenance import product_cards, provenance_of
+from cpplug.engine.tasks import common_calibs, in_group, make_task, seed_of
 from cpplug.engine.units import Done, Task, unusable_amplifiers
 from cpplug.engine.workers import work_through
 from cpplug.host.bus import Bus
 from cpplug.host.catalog import Catalog
 from cpplug.store import Repository
 from cpplug.store.records import DataId, DatasetRecord, RunRecord
-
-_log = logging.getLogger("cpplug.run")
 
 
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,34 +77,6 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True):
     skipped: int = 0
     seconds: float = 0.0
     nothing_to_do: bool = False
-
-
-def allowed_failures(text: str, total: int) -> int:
-    """Read ``--max-failed``: a count, or a percentage of ``total`` rounded down.
-
-    Raises
-    ------
-    UsageError
-        When the text is neither.
-    """
-    from cpplug.api.errors import UsageError
-
-    value = text.strip()
-    try:
-        if value.endswith("%"):
-            share = float(value[:-1])
-            if not 0 <= share <= 100:
-                raise ValueError
-            return int(total * share / 100)
-        count = int(value)
-        if count < 0:
-            raise ValueError
-    except ValueError:
-        raise UsageError(
-            f"--max-failed {text!r} is not a number of exposures or a percentage.",
-            "Write --max-failed 2 or --max-failed 10%.",
-        ) from None
-    return count
 
 
 class Driver:
@@ -290,7 +260,7 @@ class Driver:
         }
         self.bus.forward((event, *where.values(), done.worker) for event in done.events)
         if done.unusable:
-            _warn_unusable(f"exposure {done.exposure}", done.unusable)
+            warn_unusable(f"exposure {done.exposure}", done.unusable)
         if done.error:
             self.failed[done.unit] = done.error
             event: Event = UnitFailed(
@@ -318,7 +288,7 @@ class Driver:
             unit = f"{self.plan.instrument}/{group.label}"
             self.bus.emit(UnitSkipped(unit=unit, kind="reduce", reason="done before"))
             return made
-        tasks = [t for t in self._tasks() if _in_group(t, group)]
+        tasks = [t for t in self._tasks() if in_group(t, group)]
         good = [task for task in tasks if task.unit in measured]
         failed = len(tasks) - len(good)
         if failed > allowed_failures(self.options.max_failed, len(tasks)) or not good:
@@ -330,7 +300,7 @@ class Driver:
         detector = self.prepared.instrument.camera.detector(group.detector)
         units = {unit.info.exposure: unit for unit in group.units}
         used = [units[task.info.exposure] for task in good]
-        refs = _common_calibs(used)
+        refs = common_calibs(used)
         context = UnitContext(
             catalog=self.catalog,
             calibration=self.recipe,
@@ -349,16 +319,23 @@ class Driver:
         )
         numbers = [measured[task.unit] for task in good]
         started = time.perf_counter()
-        product: Product = self.catalog.execute(
-            Work(
-                kind="reduce",
-                name=self.recipe.name,
-                run=lambda: self.recipe.reduce(numbers, exposures, context),
-            ),
-            context,
+        work = Work(
+            kind="reduce",
+            name=self.recipe.name,
+            run=lambda: self.recipe.reduce(numbers, exposures, context),
         )
+        try:
+            product: Product = self.catalog.execute(work, context)
+        except (CpplugError, MemoryError):
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"Calibration {self.recipe.name} broke while it was made for {group.label}: "
+                f"{type(error).__name__}: {error}.",
+                f"Tell its author; the traceback is in {self.folder / 'traceback.txt'}.",
+            ) from error
         if isinstance(product, ImageProduct) and product.mask.shape == detector.shape:
-            _warn_unusable(
+            warn_unusable(
                 f"the {self.recipe.name} of {group.label}",
                 unusable_amplifiers(detector, product.mask),
             )
@@ -481,7 +458,7 @@ class Driver:
         status = "interrupted" if isinstance(error, KeyboardInterrupt | GeneratorExit) else "failed"
         try:
             self.bus.emit(RunFailed(error=text, stage=stage), instrument=self.plan.instrument)
-            if not isinstance(error, CpplugError):
+            if not isinstance(error, CpplugError) or error.__cause__ is not None:
                 trace = "".join(traceback.format_exception(error))
                 (self.folder / "traceback.txt").write_text(trace, encoding="utf-8")
         except (CpplugError, OSError):
@@ -490,138 +467,7 @@ class Driver:
             self.repo.finish_run(self.run, status, {"error": text, "stage": stage})
 
 
-def make_task(
-    plan: Plan,
-    prepared: Prepared,
-    group: Group,
-    unit: Unit,
-    folder: Path | None,
-    *,
-    verifiers: tuple[str, ...] = (),
-    membership: str = "",
-) -> Task:
-    """Return the task of one unit; its key is the hash of all that decides its result."""
-    name = f"{plan.instrument}/{group.detector_name}/{unit.info.exposure}"
-    steps = tuple(step for step in plan.steps if step.enabled)
-    recipe: Calibration = prepared.recipe
-    config = prepared.settings.calibration_config()
-    options = {
-        field: msgspec.to_builtins(getattr(config, field)) for field in config.__struct_fields__
-    }
-    content = [
-        unit.sha256,
-        group.detector,
-        [(step.name, sorted(msgspec.to_builtins(step.options).items())) for step in steps],
-        sorted(calib.sha256 for calib in unit.calibs),
-        sorted(options.items()),
-        verifiers,
-    ]
-    key = hashlib.sha256(repr(content).encode()).hexdigest()
-    measure = recipe.measure is not None and not verifiers
-    return Task(
-        unit=name,
-        key=key,
-        instrument=plan.instrument,
-        info=unit.info,
-        detector=group.detector,
-        raw=unit.raw,
-        steps=steps,
-        calibs=unit.calibs,
-        calibration=recipe.name,
-        options=options,
-        frame=str(folder / f"det{group.detector}" / str(unit.info.exposure))
-        if folder is not None and (recipe.keeps_frames or measure)
-        else "",
-        keep_frame=folder is not None and recipe.keeps_frames,
-        measure=measure,
-        verifiers=verifiers,
-        membership=membership,
-        seed=seed_of(name),
-    )
-
-
-def _warn_unusable(what: str, amplifiers: Sequence[str]) -> None:
-    """Say which amplifiers carry nothing: the result is made, but not from them."""
-    for name in amplifiers:
-        _log.warning(
-            "amplifier %s of %s has no usable pixel: all are bad, saturated or not a number",
-            name,
-            what,
-        )
-
-
-def seed_of(text: str) -> int:
-    """Return a number that depends on the text alone."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
-
-
-def _in_group(task: Task, group: Group) -> bool:
-    return task.detector == group.detector and any(
-        unit.info.exposure == task.info.exposure for unit in group.units
-    )
-
-
-def _common_calibs(units: Sequence[Unit]) -> list[CalibRef]:
-    """Return the calibrations that all units share."""
-    shared = {calib.sha256: calib for calib in units[0].calibs}
-    for unit in units[1:]:
-        mine = {calib.sha256 for calib in unit.calibs}
-        shared = {sha: calib for sha, calib in shared.items() if sha in mine}
-    return list(shared.values())
-
-
 def _peak_mb() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def plan_rows(prepared: Prepared, request: Request) -> dict[str, Any]:
-    """Return what ``--plan`` prints, JSON-safe."""
-    plan: Plan = prepared.plan
-    calibs = {
-        (c.dataset_type, c.dataset): {
-            "type": c.dataset_type,
-            "dataset": c.dataset,
-            "collection": c.collection,
-            "begin": times.format_time(c.begin),
-            "end": times.format_time(c.end),
-            "exposures": sum(
-                any(k.dataset == c.dataset for k in unit.calibs)
-                for group in plan.groups
-                for unit in group.units
-            ),
-        }
-        for group in plan.groups
-        for unit in group.units
-        for c in unit.calibs
-    }
-    return {
-        "calibration": plan.calibration,
-        "instrument": plan.instrument,
-        "inputs": list(plan.inputs),
-        "selection": plan.where,
-        "exposures": [
-            {
-                "detector": group.detector_name,
-                "physical_filter": group.physical_filter,
-                "n": len(group.units),
-                "ids": [unit.info.exposure for unit in group.units],
-            }
-            for group in plan.groups
-        ],
-        "rejected": [{"exposure": number, "reason": reason} for number, reason in plan.rejected],
-        "steps": [
-            {
-                "n": i + 1,
-                "step": step.name,
-                "runs": "yes" if step.enabled else "no",
-                "switch": step.source,
-                "options": ", ".join(f"{k}={v}" for k, v in step.options.items()),
-            }
-            for i, step in enumerate(plan.steps)
-        ],
-        "calibrations": list(calibs.values()),
-        "config_digest": plan.config_digest,
-        "request": msgspec.to_builtins(request),
-    }

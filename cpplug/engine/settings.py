@@ -113,6 +113,35 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", value
 
 
+def steps_in_order(
+    calibration: str, recipe: Sequence[str], layers: Sequence[Layer], overrides: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the names of the ISR steps in order: the recipe's, unless ``isr.steps`` says others.
+
+    A step that the recipe does not have, such as one of another package, is put in like this.
+
+    Raises
+    ------
+    ConfigError
+        When the value is not a list of names, or names one twice.
+    """
+    chosen: Any = tuple(recipe)
+    source = "the recipe"
+    for layer in layers:
+        for path in ("isr.steps", f"for.{calibration}.isr.steps"):
+            if path in layer.values:
+                chosen, source = layer.values[path], layer.source
+    for text in overrides:
+        target, option, value = parse_override(text)
+        if target == "isr" and fold(option) == "steps":
+            chosen, source = value, f"-c {text}"
+    names: tuple[str, ...] = _convert(tuple[str, ...], chosen, "isr.steps", source)
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ConfigError(f"isr.steps ({source}) names {twice[0]!r} twice.")
+    return names
+
+
 class _Option(msgspec.Struct, frozen=True):
     """A known path: its type, default and sentence."""
 
@@ -174,7 +203,10 @@ class Settings:
         self.calibration = calibration
         self.chain = tuple(chain)
         self._names = names
-        self._known: dict[str, _Option] = {}
+        order = tuple(step.name for step in self.chain)
+        self._known: dict[str, _Option] = {
+            "isr.steps": _Option(tuple[str, ...], order, "the ISR steps in order")
+        }
         for step in self.chain:
             self._known[f"isr.do_{step.name}"] = _Option(
                 bool, step.name not in set(off), f"run the step: {step.summary.lower()}"

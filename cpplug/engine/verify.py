@@ -37,7 +37,7 @@ from cpplug.engine.names import new_run
 from cpplug.engine.plan import Group, Plan, Request, Unit, default_inputs, make_plan
 from cpplug.engine.products import read_product
 from cpplug.engine.profiles import Profile, load_profile
-from cpplug.engine.run import make_task
+from cpplug.engine.tasks import make_task
 from cpplug.engine.units import Done, Task
 from cpplug.engine.workers import work_through
 from cpplug.host.bus import Bus

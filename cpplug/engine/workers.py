@@ -73,7 +73,8 @@ def _all(
     try:
         while waiting or flying:
             suspect = bool(waiting) and tries[waiting[0].unit] >= MAX_TRIES - 1
-            room = 1 if suspect else jobs + 1
+            # One more than can be worked on, so that none waits; alone, each is told of at once.
+            room = 1 if suspect or jobs == 1 else jobs + 1
             while waiting and len(flying) < room and not (suspect and flying):
                 if not suspect and tries[waiting[0].unit] >= MAX_TRIES - 1:
                     break

@@ -55,7 +55,10 @@ def test_an_error_stays_with_its_unit(toy, jobs) -> None:
     done = {item.exposure: item for item in work_through(tasks, catalog, jobs)}
     assert "Step toy_misbehave: the toy is told to fail" in done[102].error
     assert done[102].exit_code == 5
-    assert done[104].error == "ValueError: the toy breaks" and "misbehave" in done[104].trace
+    assert (
+        done[104].error == "Step toy_misbehave broke: ValueError: the toy breaks."
+        and "misbehave" in done[104].trace
+    )
     assert [n for n, item in sorted(done.items()) if not item.error] == [101, 103, 105]
 
 
