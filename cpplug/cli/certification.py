@@ -80,7 +80,7 @@ def certify(
                 waiver_file=options["waivers"],
                 who=getpass.getuser(),
                 command=state.command_text,
-                reason=options["reason"],
+                reason=options["reason"] or options["accept_failures"] or "",
                 how={
                     name: options[name]
                     for name in ("replace", "truncate", "search_all_inputs", "dry_run")

@@ -85,9 +85,11 @@ def calibration_id(connection: Connection, name: str) -> int | None:
         return None
     node = collections.one(connection, name)
     if node.kind != "CALIBRATION":
+        step = "Name another one; it is made if it is missing."
+        if node.kind == "CHAINED":
+            step = f"Name a new one such as {name}/2026, then: cpplug chain {name} {name}/2026."
         raise UsageError(
-            f"Validity ranges live in CALIBRATION collections, and {name!r} is {node.kind}.",
-            "Name another one; it is made if it is missing.",
+            f"Validity ranges live in CALIBRATION collections, and {name!r} is {node.kind}.", step
         )
     return node.id
 

@@ -17,7 +17,14 @@ from cpplug.api import (
     at_least,
     doc,
 )
-from cpplug.engine.settings import Layer, Settings, fold, parse_override, read_layer
+from cpplug.engine.settings import (
+    Layer,
+    Settings,
+    fold,
+    parse_override,
+    read_layer,
+    steps_in_order,
+)
 
 
 class LevelConfig(Config, frozen=True):
@@ -195,3 +202,17 @@ def test_small_parts() -> None:
     assert fold("doEmpiricalReadNoise") == "do_empirical_read_noise"
     assert fold("do_defects") == "do_defects"
     assert parse_override(" isr : doDefect = False ") == ("isr", "doDefect", "False")
+
+
+def test_the_order_of_steps_can_be_said() -> None:
+    recipe = ("overscan", "variance")
+    layer = Layer("p.toml", {"isr.steps": ["variance", "overscan"]}, False)
+    assert steps_in_order("bias", recipe, (), ()) == recipe
+    assert steps_in_order("bias", recipe, (layer,), ()) == ("variance", "overscan")
+    mine = steps_in_order("bias", recipe, (layer,), ("isr:steps=[overscan, mine, variance]",))
+    assert mine == ("overscan", "mine", "variance")
+    with pytest.raises(ConfigError, match="twice"):
+        steps_in_order("bias", recipe, (), ("isr:steps=[overscan, overscan]",))
+    assert (
+        make("isr:steps=[overscan, variance, defects]").values["isr.steps"].source.startswith("-c")
+    )
