@@ -123,8 +123,9 @@ def ingest(
     Returns
     -------
     list of Outcome
-        One per file, in the order of the files.
+        One per file, in the order of the files; a file that is named twice counts once.
     """
+    files = list(dict.fromkeys(files))
     instruments = _instruments(catalog, instrument, emit)
     outcomes: dict[Path, Outcome] = {}
     done = 0
@@ -303,6 +304,10 @@ def _store(
                 if made:
                     target.unlink(missing_ok=True)
             raise
+        present = [
+            item for (item, *_), a in zip(placed, answers, strict=True) if a.status == "present"
+        ]
+        _mend_links(repo, name, present)
         for (item, target, made), answer in zip(placed, answers, strict=True):
             if answer.status != "ingested" and made:
                 target.unlink(missing_ok=True)
@@ -317,6 +322,17 @@ def _store(
             )
 
 
+def _mend_links(repo: Repository, instrument: str, present: Sequence[_Known]) -> None:
+    """Let registered links that lead nowhere lead to the same file, found again elsewhere."""
+    for detector in sorted({number for item in present for number in item.detectors}):
+        numbers = [item.info.exposure for item in present]
+        for number, raw in repo.raw_paths(instrument, detector, numbers).items():
+            if raw.path.is_symlink() and not raw.path.exists():
+                same = (i.path for i in present if i.info.exposure == number)
+                raw.path.unlink()
+                raw.path.symlink_to(next(same).absolute())
+
+
 def _registered(root: Path, target: Path) -> str:
     return str(target.relative_to(root)) if target.is_relative_to(root) else str(target)
 
@@ -328,6 +344,8 @@ def _place(root: Path, collection: str, item: _Known, transfer: Transfer) -> tup
     if transfer == "direct" or (transfer == "auto" and inside):
         return source, False
     target = root / "raw" / collection / str(item.info.day_obs) / source.name
+    if target.is_symlink() and not target.exists():
+        target = target.with_name(f"{item.sha256[:12]}-{source.name}")  # a link that leads nowhere
     if target.exists():
         if target.resolve() == source.resolve() or sha256_of(target) == item.sha256:
             return target, False

@@ -7,9 +7,11 @@ again.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -33,9 +35,9 @@ def finish(stem: Path, key: str, measured: Mapping[str, Any]) -> None:
 def finished(stem: Path, key: str, *, with_frame: bool) -> dict[str, Any] | None:
     """Return what a unit measured if it is done under this key, else None."""
     try:
-        with np.load(_mark(stem), allow_pickle=False) as archive:
+        with _mark(stem).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             content = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError):
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error):
         return None
     if str(content.pop(_KEY, "")) != key or (with_frame and not frames.frame_exists(stem)):
         return None
