@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "arithmetic": ("divide_by_product", "require_fit", "subtract_product"),
     "camera": ("EMPTY", "Amplifier", "Box", "Camera", "Detector", "camera_from", "load_camera"),
     "config": (
         "Config", "NoConfig", "at_least", "at_most", "doc", "fraction", "not_negative", "positive",
@@ -50,6 +51,7 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 __all__ = sorted(_MODULE_OF)
 
 if TYPE_CHECKING:
+    from cpplug.api.arithmetic import *
     from cpplug.api.camera import *
     from cpplug.api.config import *
     from cpplug.api.context import *

@@ -172,7 +172,7 @@ def cpplug_isr_steps() -> Iterator[IsrStep]:
         level="detector",
         apply=subtract_bias,
         needs=("bias",),
-        after=("assemble", "variance"),
+        after=("assemble",),
     )
 
 

@@ -26,6 +26,7 @@ from cpplug.api import (
     median_rows,
     running_median,
 )
+from cpplug_isr.gains import units_per_adu
 from cpplug_isr.levels import Reals, fit_level
 from cpplug_isr.options import OverscanConfig, ParallelOverscanConfig
 
@@ -44,6 +45,8 @@ class Strip:
     image_mask: npt.NDArray[np.uint16]
     used: slice
     """Overscan pixels of a line that are not skipped."""
+    per_adu: float = 1.0
+    """What one ADU is in the unit of the frame: the gain, once it is in electrons."""
 
 
 def _box(array: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
@@ -75,6 +78,7 @@ def serial_strip(frame: RawExposure, amp: Amplifier, config: OverscanConfig) -> 
         image=_box(pixels, image),
         image_mask=_box(mask, image),
         used=_used(over.width, data.x < over.x, config, _where(frame, amp)),
+        per_adu=units_per_adu(frame, amp),
     )
 
 
@@ -94,6 +98,7 @@ def parallel_strip(frame: RawExposure, amp: Amplifier, config: OverscanConfig) -
         image=_box(pixels, data).T,
         image_mask=_box(mask, data).T,
         used=_used(over.height, data.y < over.y, config, _where(frame, amp)),
+        per_adu=units_per_adu(frame, amp),
     )
 
 
@@ -113,7 +118,7 @@ def mask_bleeds(
             threshold = config.saturation_level_adjustment_factor * level
         if config.mask_threshold is not None:
             threshold = config.mask_threshold
-        bleeds[name] = strip.pixels >= threshold
+        bleeds[name] = strip.pixels >= threshold * strip.per_adu
         if config.mask_grow_size and bleeds[name].any():
             bleeds[name] = binary_dilation(bleeds[name], iterations=config.mask_grow_size)
     if config.mask_all_amplifiers and len({found.shape for found in bleeds.values()}) == 1:
@@ -130,7 +135,7 @@ def mark_strays(strip: Strip, config: OverscanConfig) -> Flags:
     deviation = pixels - median(pixels, good)
     if config.do_absolute_max_deviation:
         deviation = np.abs(deviation)
-    stray = good & (deviation > config.max_deviation)
+    stray = good & (deviation > config.max_deviation * strip.per_adu)
     mask[stray] |= MASK_DTYPE(mask_bits("BAD"))
     return np.asarray(stray.all(axis=1))
 
@@ -143,7 +148,8 @@ def mark_columns(strip: Strip, config: ParallelOverscanConfig) -> int:
         levels = median_rows(strip.pixels[:, strip.used])
         excess = levels - running_median(levels, kernel)
         inner = slice(kernel, levels.size - kernel)
-        bad[inner] |= excess[inner] >= config.median_smoothing_outlier_threshold
+        limit = config.median_smoothing_outlier_threshold * strip.per_adu
+        bad[inner] |= excess[inner] >= limit
     count = int(np.count_nonzero(bad))
     if count and config.masked_column_grow_size:
         bad = binary_dilation(bad, iterations=config.masked_column_grow_size)
@@ -156,10 +162,11 @@ def follows_image(strip: Strip, config: ParallelOverscanConfig) -> bool:
     bits = mask_bits(*config.mask_planes)
     pixels, mask = strip.pixels[:, strip.used], strip.mask[:, strip.used]
     over = median(pixels, good_pixels(pixels, mask, bits))
-    if not over > config.fraction * config.image_threshold:
+    bright = config.image_threshold * strip.per_adu
+    if not over > config.fraction * bright:
         return False
     image = median(strip.image, good_pixels(strip.image, strip.image_mask, bits))
-    return image > config.image_threshold and over / image > config.fraction
+    return image > bright and over / image > config.fraction
 
 
 def correct(
@@ -205,4 +212,4 @@ def correct(
         ("residual_median", median(strip.pixels, rest_good)),
         ("residual_sigma", rest.sigma),
     ):
-        frame.record(f"{prefix}_{name}", value, "adu", amp.name)
+        frame.record(f"{prefix}_{name}", value, frame.unit, amp.name)

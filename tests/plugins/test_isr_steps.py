@@ -22,7 +22,7 @@ from cpplug.api import (
 from cpplug_isr.assemble import assemble
 from cpplug_isr.overscan import OverscanConfig, subtract_overscan
 from cpplug_isr.saturation import SaturationConfig, mark_saturation
-from cpplug_isr.variance import VarianceConfig, note_variance
+from cpplug_isr.variance import VarianceConfig, note_variance, start_variance
 
 BAD, SAT, SUSPECT, NO_NUMBER = (
     mask_bits(plane) for plane in ("BAD", "SAT", "SUSPECT", "UNMASKEDNAN")
@@ -218,8 +218,19 @@ def test_an_amplifier_with_an_unreadable_overscan_keeps_the_cameras_noise(two_am
     assert exposure.noise["B"].read_noise == 4.0
 
 
-def test_variance_is_noted_in_adu(two_amplifiers) -> None:
-    exposure = assemble(two_amplifiers(), NoConfig(), None)
+def test_variance_in_electrons_needs_no_gain(two_amplifiers) -> None:
+    exposure = assemble(two_amplifiers(gain=1.6, read_noise=5.0), NoConfig(), None)
     exposure.unit = "electron"
-    with pytest.raises(DataError, match="electron"):
-        note_variance(exposure, VarianceConfig(), None)
+    note_variance(exposure, VarianceConfig(), None)
+    assert np.allclose(exposure.variance_plane(), 10 + 25)
+    assert exposure.measurements[-1].unit == "electron"
+
+
+def test_variance_is_added_to_a_plane_that_was_started(two_amplifiers) -> None:
+    exposure = assemble(two_amplifiers(gain=2.0, read_noise=1.0), NoConfig(), None)
+    start_variance(exposure, NoConfig(), None)
+    assert not exposure.variance.any()
+    exposure.variance += np.float32(7)
+    start_variance(exposure, NoConfig(), None)
+    note_variance(exposure, VarianceConfig(), None)
+    assert np.allclose(exposure.variance, 7 + 10 / 2 + 0.25)
