@@ -46,18 +46,9 @@ class GainsConfig(Config, frozen=True):
     ] = False
 
 
-def effective_gain(frame: AnyFrame, amp: Amplifier) -> float:
-    """Return the gain of an amplifier, electron/ADU: the last one recorded, else the camera's.
-
-    May be no positive number, as cameras' tables go.
-    """
-    recorded = frame.measured("gain", amp.name)
-    return amp.gain if recorded is None else recorded
-
-
 def units_per_adu(frame: AnyFrame, amp: Amplifier) -> float:
     """Return what one ADU of an amplifier is in the unit of the frame: 1, or its gain."""
-    return 1.0 if frame.unit == "adu" else effective_gain(frame, amp)
+    return 1.0 if frame.unit == "adu" else frame.gain(amp.name)
 
 
 def gain_correction_product(adjustments: Mapping[str, float]) -> TableProduct:
@@ -111,9 +102,7 @@ def correct_gains(frame: AnyFrame, config: NoConfig, calibs: Calibs) -> AnyFrame
                 "Give a positive factor.",
             )
     for one in frame.detector.amplifiers:
-        frame.record(
-            "gain", effective_gain(frame, one) * factors[one.name], "electron/adu", one.name
-        )
+        frame.record("gain", frame.gain(one.name) * factors[one.name], "electron/adu", one.name)
     return frame
 
 
@@ -139,7 +128,7 @@ def apply_gains(frame: AnyFrame, config: GainsConfig, calibs: Calibs) -> AnyFram
         )
     gains: dict[str, float] = {}
     for amp in frame.detector.amplifiers:
-        gain = effective_gain(frame, amp)
+        gain = frame.gain(amp.name)
         if not (math.isfinite(gain) and gain > 0):
             frame.record("invalid_gain", 1, "1", amp.name)
             _pixels(frame, amp)[1][...] |= MASK_DTYPE(mask_bits("BAD"))

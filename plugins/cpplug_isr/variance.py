@@ -26,7 +26,6 @@ from cpplug.api import (
     doc,
     hookimpl,
 )
-from cpplug_isr.gains import effective_gain
 
 
 class VarianceConfig(Config, frozen=True):
@@ -71,7 +70,7 @@ def note_variance(exposure: Exposure, config: VarianceConfig, calibs: Calibs) ->
         When the noise of the frame itself is asked for and the overscan step has not run.
     """
     for amp in exposure.detector.amplifiers:
-        gain = effective_gain(exposure, amp)
+        gain = exposure.gain(amp.name)
         if not (math.isfinite(gain) and gain > 0):
             exposure.record("invalid_gain", 1, "1", amp.name)
             gain = 1.0

@@ -19,7 +19,6 @@ from cpplug_isr.gains import (
     GainsConfig,
     apply_gains,
     correct_gains,
-    effective_gain,
     gain_correction_product,
 )
 from cpplug_isr.overscan import ParallelOverscanConfig, subtract_parallel_overscan
@@ -187,7 +186,7 @@ def test_thresholds_of_the_overscan_are_adu_in_a_frame_of_electrons() -> None:
 def test_corrected_gains_are_used_by_gains_and_variance() -> None:
     calibs = FakeCalibs(tables={"gain_correction": gain_correction_product({"B": 0.5, "A": 2.0})})
     frame = correct_gains(make_raw(100.0), NoConfig(), calibs)
-    assert [effective_gain(frame, amp) for amp in frame.detector.amplifiers] == [3.0, 0.75]
+    assert [frame.gain(amp.name) for amp in frame.detector.amplifiers] == [3.0, 0.75]
     exposure = assemble(frame, NoConfig(), None)
     note_variance(exposure, VarianceConfig(), None)
     assert exposure.noise["A"].gain == 3.0
