@@ -90,9 +90,14 @@ class Shell:
         return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.fixture(name="call")
+@pytest.fixture(name="call", scope="session")
 def _call():
     return call
+
+
+@pytest.fixture(name="shell_of")
+def _shell_of():
+    return _copy
 
 
 @pytest.fixture(autouse=True)
