@@ -69,6 +69,8 @@ def _work_options(command: F) -> F:
                      help="TOML file of options."),
         click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True,
                      help="Exposures worked on at a time."),
+        click.option("--executor", default="", metavar="NAME",
+                     help="Where: processes (default), threads, serial, or a plugin's."),
         click.option("--plan", "plan_only", is_flag=True, help="Print what would be done."),
         format_option,
     ]  # fmt: skip
@@ -131,6 +133,7 @@ def run(state: State, /, format: str, plan_only: bool, **options: Any) -> int:
             RunOptions(
                 output=options["output"] or f"u/{getpass.getuser()}/{prepared.plan.calibration}Gen",
                 jobs=options["jobs"],
+                executor=options["executor"],
                 resume=options["resume"],
                 fail_fast=options["fail_fast"],
                 max_failed=options["max_failed"],
@@ -226,6 +229,7 @@ def verify(
                 output=options["output"],
                 user=user,
                 jobs=options["jobs"],
+                executor=options["executor"],
                 profile=profile,
                 bootstrap=bootstrap,
                 command=state.command_text,

@@ -59,6 +59,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     output: str
     jobs: int = 1
+    executor: str = ""
+    """Name of an executor plugin; empty for the default."""
     resume: bool = False
     fail_fast: bool = False
     max_failed: str = "10%"
@@ -238,7 +240,9 @@ class Driver:
             measured[task.unit] = earlier
             self.skipped += 1
             self.bus.emit(UnitSkipped(unit=task.unit, kind="isr", reason="done before"))
-        with contextlib.closing(work_through(todo, self.catalog, self.options.jobs)) as answers:
+        with contextlib.closing(
+            work_through(todo, self.catalog, self.options.jobs, self.options.executor)
+        ) as answers:
             for done in answers:
                 self._note(done, len(todo))
                 if not done.error:

@@ -54,6 +54,8 @@ class VerifyOptions(msgspec.Struct, frozen=True, kw_only=True):
     output: str = ""
     user: str = ""
     jobs: int = 1
+    executor: str = ""
+    """Name of an executor plugin; empty for the default."""
     profile: str = "strict"
     bootstrap: bool = False
     """Trust the measured read noise, not the camera's."""
@@ -241,7 +243,9 @@ class Verification:
         tasks = self._tasks()
         by_unit = {task.unit: task for task in tasks}
         frames: dict[int, list[FrameEvidence]] = {}
-        with contextlib.closing(work_through(tasks, self.catalog, self.options.jobs)) as answers:
+        with contextlib.closing(
+            work_through(tasks, self.catalog, self.options.jobs, self.options.executor)
+        ) as answers:
             for done in answers:
                 self._note(done, len(tasks))
                 task = by_unit[done.unit]

@@ -187,10 +187,10 @@ def test_picture_is_drawn(mini: Night, capfd) -> None:
 def test_plan_shows_exposures_steps_sources_and_calibrations(mini: Night, capfd) -> None:
     text = mini(
         capfd, "run", "bias", "--instrument", mini.instrument,
-        "--exposures", f"{FIRST},{FIRST + 1}", "-c", "isr:doDefect=False",
+        "--exposures", ",".join(str(FIRST + i) for i in range(5)), "-c", "isr:doDefect=False",
         "-c", "isr:doEmpiricalReadNoise=True", "--plan",
     )  # fmt: skip
-    assert f"2 exposures: {FIRST}, {FIRST + 1}" in text
+    assert f"5 exposures: {FIRST}, {FIRST + 1}, " in text
     assert "-c isr:doDefect=False" in text and "empirical_read_noise=True" in text
     order = [text.index(step) for step in ("saturation", "overscan", "assemble", "variance")]
     assert order == sorted(order)
