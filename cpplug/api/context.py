@@ -181,8 +181,6 @@ class ProductFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The product's header cards."""
     overscan_columns: int = 0
     """Serial overscan columns that the row level rests on."""
-    overscan_kind: str = "median"
-    """``median`` or ``mean``."""
     options: dict[str, Any] = {}
     """The options that the product was built with, by dotted path."""
 
