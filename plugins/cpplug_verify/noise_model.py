@@ -51,7 +51,7 @@ def overscan_kind(product: ProductFacts) -> str:
 
     A curve along the rows goes through means of rows.
     """
-    fit_type = str(product.options.get("isr.overscan.fit_type", product.overscan_kind)).lower()
+    fit_type = str(product.options.get("isr.overscan.fit_type", "median")).lower()
     return "median" if fit_type.startswith("median") else "mean"
 
 
