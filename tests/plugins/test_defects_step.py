@@ -17,7 +17,7 @@ from cpplug.api import (
     TableProduct,
     mask_bits,
 )
-from cpplug_defects import mask_defects
+from cpplug_defects import DefectsConfig, mask_defects
 from cpplug_isr.assemble import assemble
 
 BAD = mask_bits("BAD")
@@ -42,7 +42,7 @@ def exposure(two_amplifiers):
 
 def test_boxes_are_trimmed_x_and_y(exposure) -> None:
     exposure.mask[0, 0] = mask_bits("SAT")
-    mask_defects(exposure, NoConfig(), Found([(8, 1, 2, 3), (8, 1, 1, 1), (0, 6, 1, 1)]))
+    mask_defects(exposure, DefectsConfig(), Found([(8, 1, 2, 3), (8, 1, 1, 1), (0, 6, 1, 1)]))
     assert np.argwhere(exposure.mask & BAD).tolist() == [
         [1, 8], [1, 9], [2, 8], [2, 9], [3, 8], [3, 9], [6, 0],
     ]  # fmt: skip
@@ -53,7 +53,7 @@ def test_boxes_are_trimmed_x_and_y(exposure) -> None:
 @pytest.mark.parametrize("box", [(-1, 0, 2, 2), (9, 0, 2, 1), (0, 6, 1, 2), (3, 3, 0, 1)])
 def test_a_box_off_the_detector_is_refused(exposure, box) -> None:
     with pytest.raises(DataError, match=rf"x {box[0]}, y {box[1]}.* detector twin, 10 x 7"):
-        mask_defects(exposure, NoConfig(), Found([box]))
+        mask_defects(exposure, DefectsConfig(), Found([box]))
     assert not exposure.mask.any(), "nothing is marked when the list is wrong"
 
 
@@ -61,7 +61,7 @@ def test_a_table_without_its_columns_is_refused(exposure) -> None:
     found = Found([(0, 0, 1, 1)])
     del found.product.columns["width"]
     with pytest.raises(DataError, match="no column width"):
-        mask_defects(exposure, NoConfig(), found)
+        mask_defects(exposure, DefectsConfig(), found)
 
 
 @given(
@@ -77,7 +77,7 @@ def test_exactly_the_union_of_the_boxes_is_marked(boxes) -> None:
     )
     detector = Detector(id=0, name="one", amplifiers=(amp,), width=14, height=14)
     exposure = Exposure(None, detector, np.zeros((14, 14), np.float32))
-    mask_defects(exposure, NoConfig(), Found(boxes))
+    mask_defects(exposure, DefectsConfig(), Found(boxes))
     inside = {
         (y, x) for x0, y0, w, h in boxes for y in range(y0, y0 + h) for x in range(x0, x0 + w)
     }
