@@ -8,13 +8,14 @@ PIP := $(PY) -m pip --disable-pip-version-check -q
 RUN_READY := $(VENV)/.ready-to-run
 DEV_READY := $(VENV)/.ready-to-develop
 
-.PHONY: help setup check test test-full docs demo
+.PHONY: help setup check test test-full docs demo bench
 
 help:
 	@echo 'make demo       simulate a night, build, verify and certify a master bias (3 minutes)'
 	@echo 'make test       all checks and tests'
 	@echo 'make test-full  the same with full-size frames'
 	@echo 'make check      lint, format, types and walls only'
+	@echo 'make bench      cpplug against its peers; results in benchmarks/results'
 	@echo 'make docs       the documentation, in docs/_build/html'
 	@echo 'make setup      .venv with everything for development'
 
@@ -57,3 +58,7 @@ docs: setup
 
 demo: $(RUN_READY)
 	@PATH="$(CURDIR)/$(VENV)/bin:$$PATH" bash examples/demo.sh
+
+bench: $(RUN_READY)
+	@$(PIP) install -e '.[bench]' -c constraints.txt
+	$(PY) benchmarks/combine.py
