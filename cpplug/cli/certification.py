@@ -244,7 +244,7 @@ def which(
     format: str,
 ) -> None:
     """Say which CALIB an exposure would get, and why: the search, step by step."""
-    from cpplug.api.errors import UnknownNameError, UsageError
+    from cpplug.api.errors import UnknownNameError, UsageError, nearest
     from cpplug.api.times import format_time
     from cpplug.engine.plan import default_inputs
     from cpplug.store.records import DataId
@@ -256,6 +256,11 @@ def which(
         if instrument is None and len(known) != 1:
             raise UsageError("Name the instrument.", f"--instrument {' or '.join(known)}")
         name = instrument or known[0]
+        if name not in known:
+            raise UnknownNameError(
+                f"The instrument {name!r} is not registered in this repository.",
+                nearest(name, known) or "Ingest raw frames of it first.",
+            )
         filter_name = ""
         if exposure is not None:
             found = repo.exposures(

@@ -16,7 +16,7 @@ import msgspec
 from cpplug.api.errors import CalibrationMissing, DataError
 from cpplug.api.exposure import Exposure
 from cpplug.api.product import ImageProduct, Product, TableProduct
-from cpplug.engine.products import read_product
+from cpplug.engine.products import check_unchanged, read_product
 
 
 class CalibRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,11 +42,19 @@ class ProductCache:
         self._lock = threading.Lock()
 
     def get(self, ref: CalibRef) -> Product:
-        """Return a product, reading it if it is not among the last few."""
+        """Return a product, reading it if it is not among the last few.
+
+        Raises
+        ------
+        DataError
+            When the file is gone, damaged, or not the one that was registered.
+        """
         with self._lock:
             if ref.sha256 in self._products:
                 self._products.move_to_end(ref.sha256)
                 return self._products[ref.sha256]
+            name = f"{ref.dataset_type} {ref.dataset}"
+            check_unchanged(Path(ref.path), ref.sha256, name)
             product = read_product(Path(ref.path))
             self._products[ref.sha256] = product
             while len(self._products) > self._size:

@@ -6,7 +6,7 @@ those of a file given with the command. What it based its answer on goes into th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import msgspec
 from cpplug.api import times
 from cpplug.api.errors import ConfigError
 from cpplug.engine.gate import Waiver, make_gate
+from cpplug.engine.products import check_unchanged
 from cpplug.engine.profiles import load_profile
 from cpplug.store import Repository
-from cpplug.store.records import CertifyResult
+from cpplug.store.records import CertifyResult, DatasetRow
 
 
 class _WaiverText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,7 +55,7 @@ def read_waivers(path: Path) -> list[Waiver]:
         found = msgspec.convert(document, _WaiverFile)
     except (OSError, UnicodeDecodeError, tomli.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigError(
-            f"Waiver file {path} cannot be used: {error}.",
+            f"Waiver file {path} cannot be used: {getattr(error, 'strerror', None) or error}.",
             "Write [[waiver]] tables with test, detector or amplifier, ticket, owner, reason and "
             "expires.",
         ) from None
@@ -104,9 +105,11 @@ def certify(
     ------
     CertificationRefused
         When the gate or the store says no; nothing is changed then.
+    DataError
+        When a product's file is gone, or not the one that was registered and verified.
     """
     extra = read_waivers(waiver_file) if waiver_file else []
-    gate = make_gate(
+    judge = make_gate(
         repo.verifications,
         lambda run, sha256: repo.checks(run=run, product_sha256=sha256),
         lambda kind: [*extra, *repo.waivers(dataset_type=kind)],
@@ -115,6 +118,12 @@ def certify(
         accept_failures=accept_failures,
         owner=who,
     )
+
+    def gate(datasets: Sequence[DatasetRow]) -> dict[str, Any]:
+        for row in datasets:
+            check_unchanged(repo.root / row.path, row.sha256, f"{row.dataset_type} {row.id}")
+        return judge(datasets)
+
     return repo.certify(
         source,
         collection,

@@ -98,7 +98,10 @@ class Driver:
         self.recipe: Calibration = prepared.recipe
         self.prepared = prepared
         self.options = options
-        allowed_failures(options.max_failed, 1)  # a word that means nothing stops us here
+        # Words that mean nothing stop us here, before the run has a name.
+        allowed_failures(options.max_failed, 1)
+        if options.executor:
+            catalog.get("executor", options.executor)
         self._listeners = listeners
         self.failed: dict[str, str] = {}
         self.skipped = 0

@@ -35,7 +35,7 @@ from cpplug.engine.files import sha256_of
 from cpplug.engine.ledger import Ledger
 from cpplug.engine.names import new_run
 from cpplug.engine.plan import Group, Plan, Request, Unit, default_inputs, make_plan
-from cpplug.engine.products import read_product
+from cpplug.engine.products import check_unchanged, read_product
 from cpplug.engine.profiles import Profile, load_profile
 from cpplug.engine.tasks import make_task
 from cpplug.engine.units import Done, Task
@@ -131,6 +131,10 @@ class Verification:
         self.repo = repo
         self.catalog = catalog
         self.candidate = dict(candidate)
+        if options.executor:
+            catalog.get("executor", options.executor)  # an unknown one stops us here
+        for row in self.candidate.values():
+            check_unchanged(repo.root / row.path, row.sha256, f"{row.dataset_type} {row.id}")
         self.options = options
         self._listeners = listeners
         self.prepared = make_plan(repo, catalog, request, candidate=candidate)

@@ -388,7 +388,10 @@ def _order_column(name: str, fields: FieldSet) -> sa.ColumnElement[Any]:
     found = fields.resolve(plain)
     if found is None or found[1].of_raw:
         known = [key for key in fields.known(plain) if not key.startswith("detector")]
-        raise UnknownNameError(f"Exposures cannot be ordered by {plain!r}.", nearest(plain, known))
+        raise UnknownNameError(
+            f"Exposures cannot be ordered by {plain!r}.",
+            nearest(plain, known) or f"Known: {', '.join(sorted(known))}.",
+        )
     return found[1].column.desc() if name.startswith("-") else found[1].column.asc()
 
 

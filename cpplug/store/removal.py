@@ -113,7 +113,8 @@ class RemovalStore(StorePart):
             node = collections.one(connection, name)
             if node.kind != "RUN":
                 raise UsageError(
-                    f"{name!r} is {node.kind}, not a RUN.", "Use cpplug remove-collections."
+                    f"{name!r} is {node.kind}, not a RUN.",
+                    f"See what it holds: cpplug collections {name}.",
                 )
             ours = sa.select(dataset.c.id).where(dataset.c.run_id == node.id)
             ranges = connection.execute(
