@@ -10,8 +10,8 @@ from cpplug_isr.levels import FitType
 Count = Annotated[int, not_negative]
 
 
-class OverscanConfig(Config, frozen=True):
-    """How the serial overscan is read."""
+class StripConfig(Config, frozen=True):
+    """How an overscan strip is read."""
 
     fit_type: Annotated[
         FitType,
@@ -40,7 +40,19 @@ class OverscanConfig(Config, frozen=True):
     trailing_to_skip: Annotated[Count, doc("lines on the far side not used, pixels")] = 0
 
 
-class ParallelOverscanConfig(OverscanConfig, frozen=True):
+class OverscanConfig(StripConfig, frozen=True):
+    """How the serial overscan is read, and which rows it corrects."""
+
+    correct_parallel_rows: Annotated[
+        bool,
+        doc(
+            "correct the rows of the parallel overscan too, as the parallel step needs; the 2021 "
+            "pipeline left them out where that step was off"
+        ),
+    ] = True
+
+
+class ParallelOverscanConfig(StripConfig, frozen=True):
     """How the parallel overscan is read, and when bleeding stars forbid to read it."""
 
     max_deviation: Annotated[

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from cpplug.api import (
     Calibs,
     ConfigError,
+    DataError,
     IsrStep,
     RawExposure,
     good_pixels,
@@ -39,7 +40,8 @@ def subtract_overscan(frame: RawExposure, config: OverscanConfig, calibs: Calibs
 
     Records per amplifier: ``overscan_columns``, ``overscan_level`` / ``_median`` / ``_sigma`` (of
     the level), ``overscan_residual_mean`` / ``_median`` / ``_sigma`` (of the corrected overscan),
-    all ADU; ``overscan_skipped`` = 1 when there is no overscan or no usable pixel of it. Keeps the
+    in the unit of the frame; ``overscan_skipped`` = 1 when there is no overscan or no usable pixel
+    of it; ``overscan_parallel_rows_left`` = 1 when only rows of the data were corrected. Keeps the
     series ``overscan_level`` and ``overscan_rows`` (mean overscan as read), one value per row.
 
     Raises
@@ -57,6 +59,8 @@ def subtract_overscan(frame: RawExposure, config: OverscanConfig, calibs: Calibs
         use = good_pixels(strip.pixels, strip.mask, mask_bits(*config.mask_planes))[:, strip.used]
         rows = mean_rows(strip.pixels[:, strip.used], use)
         frame.series["overscan_rows", amp.name] = fill_gaps(rows)
+        if not config.correct_parallel_rows:
+            frame.record("overscan_parallel_rows_left", 1, "1", amp.name)
         mark_strays(strip, config)
         correct(frame, amp, strip, config, "overscan")
     return frame
@@ -77,7 +81,8 @@ def subtract_parallel_overscan(
     ConfigError
         When the smoothing kernel is even.
     DataError
-        When the skipped rows leave none, or the overscan does not span the data.
+        When the skipped rows leave none, the overscan does not span the data, or the serial step
+        left its rows as they were.
     """
     if config.median_smoothing_kernel % 2 == 0:
         raise ConfigError(
@@ -95,6 +100,12 @@ def subtract_parallel_overscan(
         if strip is None:
             frame.record("parallel_overscan_skipped", 1, "1", amp.name)
             continue
+        if frame.measured("overscan_parallel_rows_left", amp.name):
+            raise DataError(
+                f"The parallel overscan of amplifier {amp.name} of detector "
+                f"{frame.detector.name} still has the level that the serial one shows.",
+                "Leave overscan:correct_parallel_rows on.",
+            )
         frame.record("parallel_overscan_bad_columns", mark_columns(strip, config), "1", amp.name)
         if follows_image(strip, config):
             frame.record("parallel_overscan_skipped", 1, "1", amp.name)

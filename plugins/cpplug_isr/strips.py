@@ -28,7 +28,7 @@ from cpplug.api import (
 )
 from cpplug_isr.gains import units_per_adu
 from cpplug_isr.levels import Reals, fit_level
-from cpplug_isr.options import OverscanConfig, ParallelOverscanConfig
+from cpplug_isr.options import OverscanConfig, ParallelOverscanConfig, StripConfig
 
 Flags = npt.NDArray[np.bool_]
 
@@ -54,7 +54,7 @@ def _box(array: npt.NDArray[Any], box: Box) -> npt.NDArray[Any]:
     return array[rows, columns]
 
 
-def _used(width: int, far_side_last: bool, config: OverscanConfig, where: str) -> slice:
+def _used(width: int, far_side_last: bool, config: StripConfig, where: str) -> slice:
     lead, trail = config.leading_to_skip, config.trailing_to_skip
     if lead + trail >= width:
         raise DataError(
@@ -65,9 +65,10 @@ def _used(width: int, far_side_last: bool, config: OverscanConfig, where: str) -
 
 
 def serial_strip(frame: RawExposure, amp: Amplifier, config: OverscanConfig) -> Strip:
-    """Return views for the serial overscan: rows from the data through the parallel overscan."""
+    """Return views for the serial overscan: rows of the data, and of the parallel overscan."""
     over, data, parallel = amp.serial_overscan, amp.data, amp.parallel_overscan
-    boxes = [data] if parallel.empty else [data, parallel]
+    both = config.correct_parallel_rows and not parallel.empty
+    boxes = [data, parallel] if both else [data]
     first, last = min(b.y for b in boxes), max(b.y + b.height for b in boxes)
     strip = Box(over.x, first, over.width, last - first)
     image = Box(data.x, first, data.width, last - first)
@@ -82,7 +83,7 @@ def serial_strip(frame: RawExposure, amp: Amplifier, config: OverscanConfig) -> 
     )
 
 
-def parallel_strip(frame: RawExposure, amp: Amplifier, config: OverscanConfig) -> Strip:
+def parallel_strip(frame: RawExposure, amp: Amplifier, config: StripConfig) -> Strip:
     """Return views for the parallel overscan: the columns of the data."""
     over, data = amp.parallel_overscan, amp.data
     if over.x > data.x or over.x + over.width < data.x + data.width:
@@ -128,7 +129,7 @@ def mask_bleeds(
         strips[name].mask[found] |= MASK_DTYPE(mask_bits("SAT"))
 
 
-def mark_strays(strip: Strip, config: OverscanConfig) -> Flags:
+def mark_strays(strip: Strip, config: StripConfig) -> Flags:
     """Set BAD on used overscan pixels far from the median; return the lines that are all strays."""
     pixels, mask = strip.pixels[:, strip.used], strip.mask[:, strip.used]
     good = good_pixels(pixels, mask, mask_bits(*config.mask_planes))
@@ -170,7 +171,7 @@ def follows_image(strip: Strip, config: ParallelOverscanConfig) -> bool:
 
 
 def correct(
-    frame: RawExposure, amp: Amplifier, strip: Strip, config: OverscanConfig, prefix: str
+    frame: RawExposure, amp: Amplifier, strip: Strip, config: StripConfig, prefix: str
 ) -> None:
     """Fit the level, subtract it from image and overscan, record both and what is left."""
     bits = mask_bits(*config.mask_planes)

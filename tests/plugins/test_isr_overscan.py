@@ -324,6 +324,18 @@ def test_leading_columns_lie_beside_the_image_on_either_side(detector_of, raw) -
     assert frame.measured("overscan_columns", "A") == 3
 
 
+def test_rows_of_the_parallel_overscan_can_be_left_alone(two_amplifiers) -> None:
+    """As the 2021 pipeline did; the parallel step then has nothing sound to work on."""
+    frame, before = two_amplifiers(), two_amplifiers()
+    subtract_overscan(frame, OverscanConfig(correct_parallel_rows=False), None)
+    for name in "AB":
+        assert np.array_equal(frame.segments[name][7:], before.segments[name][7:])
+        assert (frame.segments[name][:7, 1:6] == 8).all()
+        assert frame.series["overscan_level", name].shape == (7,)
+    with pytest.raises(DataError, match="correct_parallel_rows"):
+        subtract_parallel_overscan(frame, ParallelOverscanConfig(), None)
+
+
 def test_bleeds_of_one_amplifier_can_be_masked_in_all(two_amplifiers) -> None:
     frame = two_amplifiers()
     frame.segments["B"][8, 2] = 5e4

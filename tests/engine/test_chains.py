@@ -1,0 +1,343 @@
+"""The named chains: they plan, and they agree with the reference, configuration by configuration.
+
+Cases isr_classic and isr_lsst are cumulative: every configuration runs the steps that the reference
+had switched on, in the order of the named chain, through the real catalog.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from cpplug.api import (
+    ConfigError,
+    Detector,
+    Exposure,
+    ImageProduct,
+    RawExposure,
+    TableProduct,
+    UnknownNameError,
+    camera_from,
+    mask_bits,
+)
+from cpplug.api.fakes import FakeCalibs, make_info
+from cpplug.engine.chains import Chain, chain_names, load_chain, plan_chain, read_chain
+from cpplug.engine.isr import run_chain
+from cpplug.host.catalog import Catalog
+from cpplug_bfk.product import kernel_table
+from cpplug_crosstalk import make_crosstalk
+from cpplug_cti.table import Transfer, Trap, make_cti
+from cpplug_linearity import Curve, make_linearity
+
+CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
+CATALOG = Catalog()
+INTRP, BAD, CROSSTALK = (mask_bits(plane) for plane in ("INTRP", "BAD", "CROSSTALK"))
+
+
+# ---- the chains themselves -------------------------------------------------------------------
+@pytest.mark.parametrize("name", chain_names())
+def test_every_step_of_a_chain_is_registered_and_stands_well(name) -> None:
+    chain = load_chain(name)
+    planned = plan_chain(chain, CATALOG)
+    assert chain.name == name and chain.summary
+    assert [step.name for step in planned] == [step.name for step in chain.steps]
+    assert [step.enabled for step in planned] == [step.on for step in chain.steps]
+    everything = plan_chain(chain, CATALOG, {step.name: True for step in chain.steps})
+    assert all(step.enabled and step.source == "request" for step in everything)
+
+
+def test_both_chains_are_there() -> None:
+    assert chain_names() == ("isr-2021", "isr-modern")
+    with pytest.raises(UnknownNameError, match="isr-2020") as error:
+        load_chain("isr-2020")
+    assert "isr-2021" in error.value.next_step
+
+
+def test_options_come_from_the_plugin_the_chain_and_the_request() -> None:
+    chain = load_chain("isr-2021")
+    planned = plan_chain(chain, CATALOG, options={"overscan": {"order": 3}})
+    options = {step.name: step.options for step in planned}["overscan"]
+    assert options["fit_type"] == "MEDIAN", "the chain's"
+    assert options["order"] == 3, "the request's"
+    assert options["num_sigma_clip"] == 3.0, "the plugin's"
+
+
+@pytest.mark.parametrize(
+    ("steps", "kind", "message"),
+    [
+        ([{"name": "asemble"}], UnknownNameError, "no plugin offers"),
+        ([{"name": "assemble"}, {"name": "overscan"}], ConfigError, "after assembly"),
+        ([{"name": "overscan"}], ConfigError, "never assembles"),
+        (
+            [{"name": "overscan", "options": {"fit": "MEAN"}}, {"name": "assemble"}],
+            ConfigError,
+            "fit",
+        ),
+    ],
+)
+def test_chains_that_cannot_work_are_refused(steps, kind, message) -> None:
+    chain = msgspec.convert({"name": "mine", "summary": "", "steps": steps}, Chain)
+    with pytest.raises(kind, match=message):
+        plan_chain(chain, CATALOG)
+
+
+def test_a_request_for_a_step_outside_the_chain_is_refused() -> None:
+    for request in ({"switches": {"flut": True}}, {"options": {"flut": {}}}):
+        with pytest.raises(UnknownNameError, match="no step 'flut'"):
+            plan_chain(load_chain("isr-2021"), CATALOG, **request)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name = 'a'", "missing required field"),
+        ("name = ", "Invalid value"),
+        ("name='a'\nsummary=''\nsteps=[{name='x', of=true}]", "unknown field"),
+        ("name='a'\nsummary=''\nsteps=[{name='x'}, {name='x'}]", "names x twice"),
+    ],
+)
+def test_a_malformed_chain_is_refused(tmp_path, text, message) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_chain(path)
+
+
+# ---- the reference cases ---------------------------------------------------------------------
+class Case:
+    """One reference case: its camera, its raw frame, its products, what was expected."""
+
+    def __init__(self, name: str) -> None:
+        folder = CASES / name
+        if not folder.is_dir():
+            pytest.skip("the reference cases are not beside this checkout")
+        self.inputs = dict(np.load(folder / "inputs.npz", allow_pickle=False))
+        self.expected = dict(np.load(folder / "expected.npz", allow_pickle=False))
+        self.meta = json.loads((folder / "meta.json").read_text())
+        self.detector = self._detector()
+
+    def _detector(self) -> Detector:
+        amplifiers = []
+        for name, facts in self.meta["geometry"].items():
+            ptc = self.meta.get("ptc", {})
+            x0, y0, width, height = facts["raw"]
+            right = facts["readoutCorner"] == "LR"
+
+            def box(part, facts=facts, x0=x0, y0=y0, width=width, right=right):
+                x, y, w, h = facts[part]
+                x, y = x - x0, y - y0
+                return [width - x - w if right else x, y, w, h]
+
+            amplifiers.append(
+                {
+                    "name": name,
+                    "source": [x0, y0, width, height],
+                    "source_flip_x": right,
+                    "data": box("rawData"),
+                    "serial_overscan": box("serialOverscan"),
+                    "parallel_overscan": box("parallelOverscan"),
+                    "prescan": box("prescan"),
+                    "flip_x": right,
+                    "bbox": facts["bbox"],
+                    "gain": facts.get("gain") or ptc["gain"][name],
+                    "read_noise": facts.get("readNoise") or ptc["noise"][name],
+                    "saturation": facts.get("saturation", 1e9),
+                    "suspect": facts.get("suspect", 1e9),
+                }
+            )
+        camera = {
+            "name": "mock",
+            "detector": [{"id": 20, "name": "mock", "amplifiers": amplifiers}],
+        }
+        return camera_from(camera).detectors[0]
+
+    def raw(self) -> RawExposure:
+        segments = {}
+        for amp in self.detector.amplifiers:
+            pixels = self.inputs["raw"][amp.source[0].slices]
+            turned = pixels[:, ::-1] if amp.source_flip_x else pixels
+            segments[amp.name] = np.array(turned, np.float32, order="C")
+        info = make_info(
+            1234,
+            "science",
+            exposure_time=float(self.meta["exposureTime"]),
+            dark_time=float(self.meta["darkTime"]["raw"]),
+            physical_filter="mock",
+        )
+        return RawExposure(info, self.detector, segments)
+
+    def image(self, name: str, unit: str) -> ImageProduct:
+        return ImageProduct(
+            image=self.inputs[name],
+            mask=np.zeros(self.inputs[name].shape, np.uint16),
+            variance=self.inputs[f"{name}_var"],
+            unit=unit,
+        )
+
+    def defects(self) -> TableProduct:
+        boxes = self.inputs["defects"].T.astype(np.int32)
+        return TableProduct(columns=dict(zip(("x0", "y0", "width", "height"), boxes, strict=True)))
+
+    def mask(self, run: str) -> np.ndarray:
+        """Return the expected mask with today's bit numbers."""
+        mask = np.zeros(self.expected[f"{run}_mask"].shape, np.uint16)
+        for plane, bit in self.meta["maskPlanes"].items():
+            mask[self.expected[f"{run}_mask"] & (1 << bit) != 0] |= mask_bits(plane)
+        return mask
+
+
+def run(case: Case, name: str, on, calibs: FakeCalibs, options=None) -> Exposure:
+    """Run the steps ``on`` of a named chain, in its order, on the case's raw frame."""
+    chain = load_chain(name)
+    assert set(on) <= {step.name for step in chain.steps}
+    chain = msgspec.structs.replace(chain, steps=tuple(s for s in chain.steps if s.name in on))
+    planned = plan_chain(chain, CATALOG, dict.fromkeys(on, True), options)
+    return run_chain(case.raw(), planned, calibs, CATALOG, lambda event: None)
+
+
+@pytest.fixture(scope="module")
+def classic() -> Case:
+    return Case("isr_classic")
+
+
+def classic_calibs(case: Case) -> FakeCalibs:
+    return FakeCalibs(
+        {
+            "bias": case.image("bias", "adu"),
+            "dark": case.image("dark", "adu/s"),
+            "flat": case.image("flat", "1"),
+        },
+        {"defects": case.defects()},
+    )
+
+
+BASIC = ("overscan", "assemble")
+REDUCED = (*BASIC, "bias", "variance", "dark", "flat")
+CLASSIC = {
+    "overscan_median": BASIC,
+    "overscan_row": BASIC,
+    "overscan_row_par": (*BASIC, "parallel_overscan"),
+    "bias": (*BASIC, "bias"),
+    "variance": (*BASIC, "start_variance", "bias", "variance"),
+    "dark": (*BASIC, "start_variance", "bias", "variance", "dark"),
+    "flat": (*REDUCED, "start_variance"),
+    "sat_defect": (*REDUCED, "start_variance", "saturation", "defects", "interpolate"),
+    "gains": (*BASIC, "bias", "dark", "gains"),
+}
+
+
+PER_ROW = {"fit_type": "MEDIAN_PER_ROW", "overscan_is_int": True}
+CLASSIC_OPTIONS = {
+    # Quirk: pixels are cut to whole numbers before the median (without it up to 1.1 ADU per row);
+    # without the parallel step only data rows say which row is ragged (0.5 ADU in one row).
+    "overscan_row": {"overscan": {**PER_ROW, "correct_parallel_rows": False}},
+    "overscan_row_par": {"overscan": PER_ROW, "parallel_overscan": PER_ROW},
+    # Quirk: the typical value at the detector's edge is taken from bad pixels too (0.23 ADU), and
+    # weights of four digits do not quite add up to 1.
+    "sat_defect": {"interpolate": {"reference_quirks": True}},
+}
+
+
+@pytest.mark.parametrize("name", CLASSIC)
+def test_case_isr_classic(classic, name) -> None:
+    options = CLASSIC_OPTIONS.get(name)
+    found = run(classic, "isr-2021", CLASSIC[name], classic_calibs(classic), options)
+    expected = classic.expected
+    np.testing.assert_allclose(found.image, expected[f"{name}_image"], rtol=1e-6, atol=2e-3)
+    np.testing.assert_array_equal(found.mask, classic.mask(name))
+    if f"{name}_variance" in expected:
+        np.testing.assert_allclose(found.variance_plane(), expected[f"{name}_variance"], rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def modern() -> Case:
+    """Return the case, dithered as the reference does a frame whose exposure it cannot name."""
+    case = Case("isr_lsst")
+    pixels = case.inputs["raw"]
+    case.inputs["raw"] = pixels + np.random.RandomState(12345).uniform(-0.5, 0.5, pixels.shape)
+    return case
+
+
+def spline(numbers) -> Curve:
+    return Curve("Spline", np.array(numbers, np.float64))
+
+
+def modern_calibs(case: Case, strong: bool) -> FakeCalibs:
+    meta = case.meta
+    if strong:
+        curves = {name: spline(numbers) for name, numbers in meta["linearizer2"].items()}
+    else:
+        curves = {name: spline(facts["coeffs"]) for name, facts in meta["linearizer"].items()}
+    transfers = {
+        name: Transfer(
+            facts["driftScale"],
+            facts["decayTime"],
+            facts["globalCti"],
+            Trap(
+                facts["trap"]["type"],
+                facts["trap"]["size"],
+                facts["trap"]["emission_time"],
+                facts["trap"]["pixel"],
+                np.array(facts["trap"]["coeffs"]),
+            ),
+        )
+        for name, facts in meta["cti"].items()
+    }
+    amplifiers = [amp.name for amp in case.detector.amplifiers]
+    return FakeCalibs(
+        {
+            "bias": case.image("bias", "electron"),
+            "dark": case.image("dark", "electron/s"),
+            "flat": case.image("flat", "1"),
+        },
+        {
+            "defects": case.defects(),
+            "linearity": make_linearity(curves),
+            "crosstalk": make_crosstalk(amplifiers, case.inputs["crosstalk"], "electron"),
+            "cti": make_cti(transfers),
+            "bfk": kernel_table({"detector": case.inputs["bf_kernel"]}),
+        },
+    )
+
+
+GAINED = ("overscan", "gains", "parallel_overscan", "assemble")
+LEAKING = (*GAINED, "bias", "crosstalk")
+STRAIGHT = (*LEAKING, "linearize")
+SHIFTED = (*STRAIGHT, "deferred_charge")
+LEVEL = (*SHIFTED, "dark", "flat")
+ALL = (*LEVEL, "start_variance", "defects", "interpolate", "variance")
+MODERN = {
+    "overscan": GAINED,
+    "bias": (*GAINED, "bias"),
+    "xtalk_bias": LEAKING,
+    "lin_xtalk_bias": STRAIGHT,
+    "lin2_xtalk_bias": STRAIGHT,
+    "cti": SHIFTED,
+    "dark_flat": LEVEL,
+    "all": ALL,
+    "all_bf": (*ALL, "brighter_fatter"),
+}
+ALL_COLUMNS = {"leading_to_skip": 0, "trailing_to_skip": 0}
+MODERN_OPTIONS = {
+    "overscan": ALL_COLUMNS,
+    "parallel_overscan": {**ALL_COLUMNS, "max_deviation": 300.0},
+    "crosstalk": {"do_subtrahend_masking": True, "min_pixel_to_mask": 1.0},
+    "interpolate": {"reference_quirks": True},
+    "brighter_fatter": {"reference_quirks": True},
+}
+
+
+@pytest.mark.parametrize("name", MODERN)
+def test_case_isr_lsst(modern, name) -> None:
+    on = MODERN[name]
+    options = {step: values for step, values in MODERN_OPTIONS.items() if step in on}
+    found = run(modern, "isr-modern", on, modern_calibs(modern, "lin2" in name), options)
+    expected = modern.expected
+    np.testing.assert_allclose(found.image, expected[f"{name}_image"], rtol=1e-5, atol=0.02)
+    np.testing.assert_array_equal(found.mask, modern.mask(name))
+    if f"{name}_variance" in expected:
+        np.testing.assert_allclose(found.variance_plane(), expected[f"{name}_variance"], rtol=1e-5)
