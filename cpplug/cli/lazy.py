@@ -23,6 +23,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "chain": ("cpplug.cli.repository:chain", "Change a chain of collections."),
     "run": ("cpplug.cli.run:run", "Build a calibration from exposures."),
     "verify": ("cpplug.cli.run:verify", "Test a calibration on exposures."),
+    "isr": ("cpplug.cli.isr:isr", "Correct one exposure with a named chain."),
     "certify": ("cpplug.cli.certification:certify", "Declare products valid for a range of dates."),
     "decertify": ("cpplug.cli.certification:decertify", "Take a range of dates back."),
     "validity": ("cpplug.cli.certification:validity", "Show which product is valid when."),

@@ -124,7 +124,7 @@ def run(state: State, /, format: str, plan_only: bool, **options: Any) -> int:
     with state.repository() as repo:
         prepared = make_plan(repo, state.catalog, request)
         if plan_only:
-            _show_plan(prepared, request, format)
+            show_plan(prepared, request, format)
             return 0
         driver = Driver(
             repo,
@@ -165,7 +165,8 @@ def _show_products(repo: Repository, result: RunResult, format: str) -> None:
         click.echo(f"failed: {line}", err=True)
 
 
-def _show_plan(prepared: Prepared, request: Request, format: str) -> None:
+def show_plan(prepared: Prepared, request: Request, format: str) -> None:
+    """Print a plan: exposures, steps with their switches, calibrations."""
     from cpplug.engine.plan_text import plan_rows
 
     plan = plan_rows(prepared, request)
@@ -237,7 +238,7 @@ def verify(
             state.listeners,
         )
         if plan_only:
-            _show_plan(verification.prepared, request, format)
+            show_plan(verification.prepared, request, format)
             return 0
         outcome = verification.carry_out()
     emit_table(outcome.table, outcome.columns, format)

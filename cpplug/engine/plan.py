@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import msgspec
 
@@ -22,8 +22,9 @@ from cpplug.api.errors import (
     UnknownNameError,
 )
 from cpplug.api.instrument import ExposureInfo, Instrument
-from cpplug.api.records import Calibration, IsrStep, PlannedStep, PlanView, Problem
+from cpplug.api.records import Calibration, ExposureQuery, IsrStep, PlannedStep, PlanView, Problem
 from cpplug.engine.calibs import CalibRef
+from cpplug.engine.chains import Chain, load_chain
 from cpplug.engine.isr import check_chain
 from cpplug.engine.settings import Layer, Settings, read_layer, steps_in_order
 from cpplug.host.catalog import Catalog
@@ -34,8 +35,10 @@ from cpplug.store.records import DataId, DatasetRow
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What the user asked for."""
 
-    calibration: str
     instrument: str
+    calibration: str = ""
+    chain: str = ""
+    """A named chain of ISR steps, in place of a calibration."""
     inputs: tuple[str, ...] = ()
     where: str = ""
     binds: dict[str, Any] = {}
@@ -126,13 +129,17 @@ def make_settings(
     Layers: plugin defaults, the instrument's defaults file, ``cpplug.toml`` of the repository and
     of the current folder, ``-C`` files, ``-c`` overrides.
     """
-    recipe: Calibration = catalog.find_calibration(request.calibration)
+    layers: list[Layer] = []
+    if request.chain:
+        recipe, layer = _recipe_of(load_chain(request.chain))
+        layers.append(layer)
+    else:
+        recipe = catalog.find_calibration(request.calibration)
     instrument: Instrument = catalog.get("instrument", request.instrument)
     names = recipe.verify_isr if request.verify else recipe.isr
     if request.verify and not names:
         raise ConfigError(f"Calibration {recipe.name!r} has no verification.")
     off = recipe.verify_isr_off if request.verify else recipe.isr_off
-    layers: list[Layer] = []
     if instrument.defaults_file:
         layer = read_layer(instrument.folder() / instrument.defaults_file, strict=False)
         layers.append(Layer(f"{instrument.name} {instrument.defaults_file}", layer.values, False))
@@ -153,6 +160,28 @@ def make_settings(
     )
     check_chain([step for step in chain if settings.step_enabled(step.name)])
     return recipe, instrument, settings
+
+
+def _recipe_of(chain: Chain) -> tuple[Calibration, Layer]:
+    """Return a chain as a recipe that only corrects, and its options as a layer."""
+
+    def nothing_to_make(*_: object) -> NoReturn:
+        raise DataError(f"Chain {chain.name} corrects exposures; it makes no calibration.")
+
+    recipe = Calibration(
+        name=chain.name,
+        summary=chain.summary,
+        inputs=ExposureQuery(),
+        isr=tuple(step.name for step in chain.steps),
+        isr_off=tuple(step.name for step in chain.steps if not step.on),
+        reduce=nothing_to_make,
+    )
+    options = {
+        f"isr.{step.name}.{option}": value
+        for step in chain.steps
+        for option, value in step.options.items()
+    }
+    return recipe, Layer(f"chain {chain.name}", options, True)
 
 
 def make_plan(
