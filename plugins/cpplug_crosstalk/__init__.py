@@ -74,15 +74,17 @@ class _Amplifiers:
     def rows_per_block(self) -> int:
         return max(1, BLOCK_PIXELS // int(self.images[0].shape[1]))
 
-    def medians(self, bad: int) -> tuple[Reals, list[npt.NDArray[np.float64]]]:
-        """Return the median of each amplifier without BAD pixels, and what it was taken of."""
-        values = []
-        for image, mask in zip(self.images, self.masks, strict=True):
-            step = max(1, image.size // SAMPLE_PIXELS)
-            sample = image[::step]
-            good = np.isfinite(sample) & ((mask[::step] & MASK_DTYPE(bad)) == 0)
-            values.append(sample[good].astype(np.float64))
-        return np.array([median(v) for v in values]), values
+    def sample(self) -> slice:
+        """Return the rows that medians are taken of."""
+        return slice(None, None, max(1, self.images[0].size // SAMPLE_PIXELS))
+
+    def levels(self) -> list[Image]:
+        """Return pixels of each amplifier to take a median of: finite, and not BAD."""
+        rows, bad = self.sample(), MASK_DTYPE(mask_bits("BAD"))
+        return [
+            image[rows][np.isfinite(image[rows]) & ((mask[rows] & bad) == 0)]
+            for image, mask in zip(self.images, self.masks, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -105,12 +107,12 @@ def subtract_crosstalk(
 
     Pixels are paired as they were read: a raw frame amplifier by amplifier with its overscans, an
     assembled one after turning each amplifier to its read-out corner. Sources are the pixels before
-    correction. A frame in another unit than the coefficients is corrected as if it had been taken
-    there and back with the gains; a gain that is not a positive number is replaced by the one
-    stored with the coefficients, or the median of the others (``invalid_gain`` = 1 is recorded).
-    Amplifiers that are BAD throughout neither give nor take. A source that is no number counts as 0
-    and its targets are marked. Variance is propagated. Records ``crosstalk_pixels``, the number of
-    pixels marked.
+    correction; medians are those of data pixels that are not BAD. A frame in another unit than the
+    coefficients is corrected as if it had been taken there and back with the gains; a gain that is
+    not a positive number is replaced by the one stored with the coefficients, or the median of the
+    others (``invalid_gain`` = 1 is recorded). Amplifiers that are BAD throughout neither give nor
+    take. A source that is no number counts as 0 and its targets are marked. Variance is propagated.
+    Records ``crosstalk_pixels``, the number of pixels marked.
 
     Raises
     ------
@@ -140,8 +142,13 @@ def subtract_crosstalk(
         if isinstance(frame, Exposure) and (frame.variance is not None or frame.noise):
             # The plane must be made before the image changes: it follows from the image as read.
             amps.variances = _views(frame, frame.variance_plane())
-        plan = _plan(frame, config, found, linear, quadratic, amps)
-        marked = _subtract(amps, plan, config, bit)
+        data = amps if isinstance(frame, Exposure) else _data(frame, amps)
+        plan = _plan(frame, config, found, linear, quadratic, data)
+        levels = None
+        if config.do_subtrahend_masking:
+            leak = _leak(data, data.sample(), plan)[1]
+            levels = np.median(leak.reshape(len(leak), -1), axis=1).astype(np.float64)
+        marked = _subtract(amps, plan, levels, config.min_pixel_to_mask, bit)
     frame.record("crosstalk_pixels", marked, "pixel")
     return frame
 
@@ -190,6 +197,16 @@ def _amplifiers(frame: RawExposure | Exposure) -> _Amplifiers:
     return _Amplifiers(images, masks, [])
 
 
+def _data(frame: RawExposure, amps: _Amplifiers) -> _Amplifiers:
+    """Return the data pixels alone: levels are theirs, not those of prescan and overscan."""
+    boxes = [amp.data.slices for amp in frame.detector.amplifiers]
+    return _Amplifiers(
+        [image[box] for image, box in zip(amps.images, boxes, strict=True)],
+        [mask[box] for mask, box in zip(amps.masks, boxes, strict=True)],
+        [],
+    )
+
+
 def _scales(frame: RawExposure | Exposure, found: Coefficients) -> Reals:
     """Return unit of the coefficients per unit of the frame for each amplifier."""
     amps = frame.detector.amplifiers
@@ -219,11 +236,12 @@ def _plan(
     found: Coefficients,
     linear: Reals,
     quadratic: Reals,
-    amps: _Amplifiers,
+    data: _Amplifiers,
 ) -> _Plan:
     scale = _scales(frame, found)
-    medians, values = amps.medians(mask_bits("BAD"))
-    centre = median(np.concatenate([v * s for v, s in zip(values, scale, strict=True)]))
+    levels = data.levels()
+    medians = np.array([median(level) for level in levels])
+    centre = median(np.concatenate([v * s for v, s in zip(levels, scale, strict=True)]))
     centre = centre if np.isfinite(centre) else 0.0
     background = {
         "NONE": np.zeros(scale.size),
@@ -240,17 +258,18 @@ def _plan(
     )
 
 
-def _subtract(amps: _Amplifiers, plan: _Plan, config: CrosstalkConfig, bit: np.uint16) -> int:
-    """Correct the frame, block of rows by block; return the number of pixels marked."""
+def _subtract(
+    amps: _Amplifiers, plan: _Plan, levels: Reals | None, threshold: float, bit: np.uint16
+) -> int:
+    """Correct the frame, block of rows by block; return the number of pixels marked.
+
+    Marked are targets of bright sources or, with ``levels``, pixels of which something was
+    subtracted that is ``threshold`` or more from its level in that amplifier.
+    """
     from cpplug_crosstalk.kernels import spread_variance
 
     height = amps.images[0].shape[0]
     links = (plan.linear != 0) | (plan.quadratic != 0)
-    levels = None
-    if config.do_subtrahend_masking:
-        step = max(1, amps.images[0].size // SAMPLE_PIXELS)
-        sample = _leak(amps, slice(None, None, step), plan)[1]
-        levels = np.median(sample.reshape(len(sample), -1), axis=1).astype(np.float64)
     marked = 0
     step = amps.rows_per_block()
     for start in range(0, height, step):
@@ -261,7 +280,7 @@ def _subtract(amps: _Amplifiers, plan: _Plan, config: CrosstalkConfig, bit: np.u
             flags = _linked(loud | lost, links)
         else:
             excess = np.abs(leak - levels[:, None, None]) * plan.scale[:, None, None]
-            flags = (excess >= config.min_pixel_to_mask) | _linked(lost, links)
+            flags = (excess >= threshold) | _linked(lost, links)
         if amps.variances:
             variance = np.stack([plane[rows] for plane in amps.variances])
             flat = variance.reshape(len(variance), -1)

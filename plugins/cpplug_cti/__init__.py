@@ -48,6 +48,14 @@ class DeferredChargeConfig(Config, frozen=True):
     zero_unused_pixels: Annotated[
         bool, doc("count the prescan as empty and leave it and the parallel overscan alone")
     ] = True
+    reference_unused_columns: Annotated[
+        bool,
+        doc(
+            "count only the prescan box as empty, not every column before the data, as the "
+            "reference does: columns outside all boxes, pedestal included, then drift into the "
+            "first data pixels"
+        ),
+    ] = False
 
 
 def correct_deferred_charge(
@@ -83,15 +91,20 @@ def correct_deferred_charge(
             frame.record("invalid_gain", 1, "1", amp.name)
             continue
         rows = amp.data.slices[0] if config.zero_unused_pixels else slice(None)
-        start = amp.data.x if config.zero_unused_pixels else 0
+        first = amp.data.x if config.zero_unused_pixels else 0
+        quirk = config.zero_unused_pixels and config.reference_unused_columns
+        work = image[rows].copy() if quirk else image[rows]
+        if quirk:
+            work[:, amp.prescan.slices[1]] = 0
         moved = restore(
-            image[rows],
+            work,
             transfers[amp.name],
             gain=gain,
-            start=start,
+            start=0 if quirk else first,
             offset_pixels=config.n_pixel_offset_correction,
             trap_pixels=config.n_pixel_trap_correction,
         )
+        image[rows, first:] = work[:, first:]
         frame.record("deferred_charge", moved, frame.unit, amp.name)
     return frame
 
