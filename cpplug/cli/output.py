@@ -71,7 +71,7 @@ def render(
         target = io.StringIO()
         writer = csv.writer(target, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+        writer.writerows([_field(row.get(column)) for column in columns] for row in rows)
         return target.getvalue()
     if format == "ids":
         return "".join(f"{_cell(row.get(columns[0]))}\n" for row in rows)
@@ -127,6 +127,11 @@ def _coloured(text: Callable[..., Any], word: str) -> Any:
 
 def _is_number(value: Any) -> bool:
     return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+
+
+def _field(value: Any) -> str:
+    """Return a value for a program: every digit, and line breaks as they are."""
+    return str(value) if isinstance(value, str | float) else _cell(value)
 
 
 def _cell(value: Any) -> str:

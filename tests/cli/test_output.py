@@ -48,3 +48,9 @@ def test_csv_round_trip(rows):
     rows = [{**row, "a": row["a"].replace("\r", "")} for row in rows]
     read = list(csv.DictReader(io.StringIO(render(rows, ["a", "b"], "csv"), newline="")))
     assert [(row["a"], int(row["b"])) for row in read] == [(r["a"], r["b"]) for r in rows]
+
+
+def test_csv_keeps_every_digit_and_a_table_does_not():
+    rows = [{"id": 1, "value": 0.1 + 0.2}]
+    assert render(rows, ["id", "value"], "csv") == "id,value\n1,0.30000000000000004\n"
+    assert render(rows, ["id", "value"], "table").endswith("0.3\n")
