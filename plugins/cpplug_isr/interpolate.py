@@ -146,6 +146,8 @@ def fill(
     where the weights would make it negative it is the mean of the neighbours.
     """
     runs = runs_of(bad)
+    if not runs.row.size:
+        return
     usable = ~bad & np.isfinite(image)
     left, right = neighbours(runs, usable)
     digits = 4 if config.reference_quirks else None

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import butter, sosfiltfilt
 
-from cpplug.api import Image, clipped_rows
+from cpplug.api import Image, clipped_rows, mad_sigma
 from cpplug_isr.shapes import Flags
 
 Reals = npt.NDArray[np.float64]
@@ -87,15 +87,15 @@ def tearing(image: Image, good: Flags) -> tuple[Reals, float]:
 def bias_shifts(levels: Reals) -> tuple[float, list[tuple[int, float]]]:
     """Return the noise of the overscan levels and the rows at which they jump, with the height.
 
-    The noise is the standard deviation of the levels above the frequency 1/15 per half row
-    (Butterworth filter of order 5, forth and back). A jump is the difference of the ramp-weighted
+    The noise is the robust standard deviation, which jumps do not raise, of the levels above 1/15 of
+    the highest frequency (Butterworth filter of order 5, forth and back). A jump is the difference of the ramp-weighted
     means of the 30 rows after and before; it counts beyond row 30 when it exceeds three times the
     noise, is the largest within 30 rows, and both sides are flat beside it.
     """
     if levels.size < 3 * WINDOW or not np.isfinite(levels).all():
         return math.nan, []
     high = butter(FILTER_ORDER, FILTER_CUT, btype="highpass", output="sos")
-    noise = float(np.std(sosfiltfilt(high, levels)))
+    noise = mad_sigma(sosfiltfilt(high, levels))
     ramp = np.arange(1.0, WINDOW + 1)
     ramp /= ramp.sum()
     after = np.convolve(levels, ramp, mode="valid")
