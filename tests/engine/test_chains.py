@@ -25,29 +25,49 @@ from cpplug.api import (
     mask_bits,
 )
 from cpplug.api.fakes import FakeCalibs, make_info
-from cpplug.engine.chains import Chain, chain_names, load_chain, plan_chain, read_chain
+from cpplug.engine.chains import chain_names, load_chain, read_chain
 from cpplug.engine.isr import run_chain
+from cpplug.engine.plan import Request, make_settings
+from cpplug.engine.settings import Settings
 from cpplug.host.catalog import Catalog
 from cpplug_bfk.product import kernel_table
 from cpplug_crosstalk import make_crosstalk
 from cpplug_cti.table import Transfer, Trap, make_cti
+from cpplug_fringe.product import fringe_product
 from cpplug_linearity import Curve, make_linearity
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
 CATALOG = Catalog()
-INTRP, BAD, CROSSTALK = (mask_bits(plane) for plane in ("INTRP", "BAD", "CROSSTALK"))
+
+
+def settings_of(chain: str, overrides=(), only=None) -> Settings:
+    """Resolve a chain as ``cpplug isr`` does, with ``-c`` texts; ``only`` these steps are on."""
+    steps = [step.name for step in load_chain(chain).steps]
+    assert only is None or set(only) <= set(steps)
+    switches = [f"isr:do_{n}={n in only}" for n in steps] if only is not None else []
+    request = Request(
+        calibration="", instrument="simcam", chain=chain, overrides=(*switches, *overrides)
+    )
+    return make_settings(CATALOG, request, None)[2]
 
 
 # ---- the chains themselves -------------------------------------------------------------------
 @pytest.mark.parametrize("name", chain_names())
 def test_every_step_of_a_chain_is_registered_and_stands_well(name) -> None:
     chain = load_chain(name)
-    planned = plan_chain(chain, CATALOG)
     assert chain.name == name and chain.summary
-    assert [step.name for step in planned] == [step.name for step in chain.steps]
-    assert [step.enabled for step in planned] == [step.on for step in chain.steps]
-    everything = plan_chain(chain, CATALOG, {step.name: True for step in chain.steps})
-    assert all(step.enabled and step.source == "request" for step in everything)
+    steps = settings_of(name).steps()
+    assert [(step.name, step.enabled) for step in steps] == [(s.name, s.on) for s in chain.steps]
+    settings_of(name, only=[step.name for step in chain.steps])
+
+
+@pytest.mark.parametrize("name", chain_names())
+def test_options_of_a_chain_are_those_of_the_plugins_in_another_value(name) -> None:
+    for step in load_chain(name).steps:
+        config = CATALOG.get("isr_step", step.name).config
+        own = msgspec.to_builtins(config())
+        chosen = msgspec.to_builtins(msgspec.convert(step.options, config))
+        assert all(chosen[option] != own[option] for option in step.options), step.name
 
 
 def test_both_chains_are_there() -> None:
@@ -58,37 +78,13 @@ def test_both_chains_are_there() -> None:
 
 
 def test_options_come_from_the_plugin_the_chain_and_the_request() -> None:
-    chain = load_chain("isr-2021")
-    planned = plan_chain(chain, CATALOG, options={"overscan": {"order": 3}})
-    options = {step.name: step.options for step in planned}["overscan"]
+    steps = settings_of("isr-2021", ["overscan:order=3", "isr:doFringe=False"]).steps()
+    planned = {step.name: step for step in steps}
+    options = planned["overscan"].options
     assert options["fit_type"] == "MEDIAN", "the chain's"
     assert options["order"] == 3, "the request's"
     assert options["num_sigma_clip"] == 3.0, "the plugin's"
-
-
-@pytest.mark.parametrize(
-    ("steps", "kind", "message"),
-    [
-        ([{"name": "asemble"}], UnknownNameError, "no plugin offers"),
-        ([{"name": "assemble"}, {"name": "overscan"}], ConfigError, "after assembly"),
-        ([{"name": "overscan"}], ConfigError, "never assembles"),
-        (
-            [{"name": "overscan", "options": {"fit": "MEAN"}}, {"name": "assemble"}],
-            ConfigError,
-            "fit",
-        ),
-    ],
-)
-def test_chains_that_cannot_work_are_refused(steps, kind, message) -> None:
-    chain = msgspec.convert({"name": "mine", "summary": "", "steps": steps}, Chain)
-    with pytest.raises(kind, match=message):
-        plan_chain(chain, CATALOG)
-
-
-def test_a_request_for_a_step_outside_the_chain_is_refused() -> None:
-    for request in ({"switches": {"flut": True}}, {"options": {"flut": {}}}):
-        with pytest.raises(UnknownNameError, match="no step 'flut'"):
-            plan_chain(load_chain("isr-2021"), CATALOG, **request)
+    assert not planned["fringe"].enabled
 
 
 @pytest.mark.parametrize(
@@ -190,13 +186,10 @@ class Case:
         return mask
 
 
-def run(case: Case, name: str, on, calibs: FakeCalibs, options=None) -> Exposure:
+def run(case: Case, chain: str, on, calibs: FakeCalibs, overrides=()) -> Exposure:
     """Run the steps ``on`` of a named chain, in its order, on the case's raw frame."""
-    chain = load_chain(name)
-    assert set(on) <= {step.name for step in chain.steps}
-    chain = msgspec.structs.replace(chain, steps=tuple(s for s in chain.steps if s.name in on))
-    planned = plan_chain(chain, CATALOG, dict.fromkeys(on, True), options)
-    return run_chain(case.raw(), planned, calibs, CATALOG, lambda event: None)
+    steps = settings_of(chain, overrides, on).steps()
+    return run_chain(case.raw(), steps, calibs, CATALOG, lambda event: None)
 
 
 @pytest.fixture(scope="module")
@@ -210,8 +203,12 @@ def classic_calibs(case: Case) -> FakeCalibs:
             "bias": case.image("bias", "adu"),
             "dark": case.image("dark", "adu/s"),
             "flat": case.image("flat", "1"),
+            "fringe": fringe_product([case.inputs["fringe"]], "mock"),
         },
-        {"defects": case.defects()},
+        {
+            "defects": case.defects(),
+            "bfk": kernel_table({"detector": case.inputs["bf_kernel"]}),
+        },
     )
 
 
@@ -226,28 +223,39 @@ CLASSIC = {
     "dark": (*BASIC, "start_variance", "bias", "variance", "dark"),
     "flat": (*REDUCED, "start_variance"),
     "sat_defect": (*REDUCED, "start_variance", "saturation", "defects", "interpolate"),
+    "fringe": (*REDUCED, "start_variance", "fringe"),
     "gains": (*BASIC, "bias", "dark", "gains"),
+    "bf": (*BASIC, "bias", "dark", "flat", "brighter_fatter"),
 }
 
 
-PER_ROW = {"fit_type": "MEDIAN_PER_ROW", "overscan_is_int": True}
+PER_ROW = ("overscan:fit_type=MEDIAN_PER_ROW", "overscan:overscan_is_int=True")
 CLASSIC_OPTIONS = {
     # Quirk: pixels are cut to whole numbers before the median (without it up to 1.1 ADU per row);
     # without the parallel step only data rows say which row is ragged (0.5 ADU in one row).
-    "overscan_row": {"overscan": {**PER_ROW, "correct_parallel_rows": False}},
-    "overscan_row_par": {"overscan": PER_ROW, "parallel_overscan": PER_ROW},
+    "overscan_row": (*PER_ROW, "overscan:correct_parallel_rows=False"),
+    "overscan_row_par": (
+        *PER_ROW,
+        *(text.replace("overscan:", "parallel_overscan:") for text in PER_ROW),
+    ),
+    "fringe": ("fringe:num=3000", "fringe:small=2", "fringe:large=15"),
     # Quirk: the typical value at the detector's edge is taken from bad pixels too (0.23 ADU), and
     # weights of four digits do not quite add up to 1.
-    "sat_defect": {"interpolate": {"reference_quirks": True}},
+    "sat_defect": ("interpolate:reference_quirks=True",),
+    "bf": ("brighter_fatter:reference_quirks=True",),
 }
+TOLERANCES = {"fringe": 0.05, "bf": 0.02}
+"""ADU; 2e-3 elsewhere."""
 
 
 @pytest.mark.parametrize("name", CLASSIC)
 def test_case_isr_classic(classic, name) -> None:
-    options = CLASSIC_OPTIONS.get(name)
+    options = CLASSIC_OPTIONS.get(name, ())
     found = run(classic, "isr-2021", CLASSIC[name], classic_calibs(classic), options)
     expected = classic.expected
-    np.testing.assert_allclose(found.image, expected[f"{name}_image"], rtol=1e-6, atol=2e-3)
+    np.testing.assert_allclose(
+        found.image, expected[f"{name}_image"], rtol=1e-6, atol=TOLERANCES.get(name, 2e-3)
+    )
     np.testing.assert_array_equal(found.mask, classic.mask(name))
     if f"{name}_variance" in expected:
         np.testing.assert_allclose(found.variance_plane(), expected[f"{name}_variance"], rtol=1e-5)
@@ -321,23 +329,60 @@ MODERN = {
     "all": ALL,
     "all_bf": (*ALL, "brighter_fatter"),
 }
-ALL_COLUMNS = {"leading_to_skip": 0, "trailing_to_skip": 0}
-MODERN_OPTIONS = {
-    "overscan": ALL_COLUMNS,
-    "parallel_overscan": {**ALL_COLUMNS, "max_deviation": 300.0},
-    "crosstalk": {"do_subtrahend_masking": True, "min_pixel_to_mask": 1.0},
-    "interpolate": {"reference_quirks": True},
-    "brighter_fatter": {"reference_quirks": True},
-}
+MODERN_OPTIONS = (
+    *(
+        f"{step}:{option}=0"
+        for step in ("overscan", "parallel_overscan")
+        for option in ("leading_to_skip", "trailing_to_skip")
+    ),
+    "parallel_overscan:max_deviation=300",
+    "crosstalk:do_subtrahend_masking=True",
+    "crosstalk:min_pixel_to_mask=1",
+    "interpolate:reference_quirks=True",
+    "brighter_fatter:reference_quirks=True",
+)
+FIRST_READ = 6
+"""Columns, from the read-out corner, in which the reference takes the bias level that is left in
+the pixels before the prescan for charge that lags behind."""
 
 
 @pytest.mark.parametrize("name", MODERN)
 def test_case_isr_lsst(modern, name) -> None:
-    on = MODERN[name]
-    options = {step: values for step, values in MODERN_OPTIONS.items() if step in on}
-    found = run(modern, "isr-modern", on, modern_calibs(modern, "lin2" in name), options)
+    calibs = modern_calibs(modern, "lin2" in name)
+    found = run(modern, "isr-modern", MODERN[name], calibs, MODERN_OPTIONS)
     expected = modern.expected
-    np.testing.assert_allclose(found.image, expected[f"{name}_image"], rtol=1e-5, atol=0.02)
     np.testing.assert_array_equal(found.mask, modern.mask(name))
+    lagging = np.zeros(found.image.shape, dtype=bool)
+    if "deferred_charge" in MODERN[name]:
+        for amp in modern.detector.amplifiers:
+            box = lagging[amp.bbox.slices]
+            (box[:, ::-1] if amp.flip_x else box)[:, :FIRST_READ] = True
+        off = np.abs(found.image - expected[f"{name}_image"])[lagging]
+        assert 0.9 < off.max() < 1.2, "size of that difference, electron"
+    same = ~lagging
+    np.testing.assert_allclose(
+        found.image[same], expected[f"{name}_image"][same], rtol=1e-5, atol=0.02
+    )
     if f"{name}_variance" in expected:
-        np.testing.assert_allclose(found.variance_plane(), expected[f"{name}_variance"], rtol=1e-5)
+        np.testing.assert_allclose(
+            found.variance_plane()[same], expected[f"{name}_variance"][same], rtol=1e-5
+        )
+
+
+def test_our_random_fractions_do_no_more_than_those_of_the_reference(modern) -> None:
+    """The dither step draws other numbers; the effect is that of another draw of the reference."""
+    scatter = {}
+    for step, extra in (("dither", ()), ("reference", (5,))):
+        case = Case("isr_lsst")
+        for seed in extra:
+            pixels = case.inputs["raw"]
+            case.inputs["raw"] = pixels + np.random.RandomState(seed).uniform(
+                -0.5, 0.5, pixels.shape
+            )
+        on = (*ALL, "dither") if step == "dither" else ALL
+        found = run(case, "isr-modern", on, modern_calibs(case, False), MODERN_OPTIONS)
+        off = found.image - modern.expected["all_image"]
+        assert abs(float(np.median(off))) < 0.15
+        scatter[step] = float(np.std(off))
+    assert scatter["dither"] == pytest.approx(scatter["reference"], rel=0.1)
+    assert 1.0 < scatter["reference"] < 2.0, "electron"
