@@ -242,6 +242,7 @@ CLASSIC_OPTIONS = {
     # Quirk: the typical value at the detector's edge is taken from bad pixels too (0.23 ADU), and
     # weights of four digits do not quite add up to 1.
     "sat_defect": ("interpolate:reference_quirks=True",),
+    # Quirk: no charge beyond the edges, and a border that is not corrected (0.10 ADU).
     "bf": ("brighter_fatter:reference_quirks=True",),
 }
 TOLERANCES = {"fringe": 0.05, "bf": 0.02}
@@ -329,6 +330,7 @@ MODERN = {
     "all": ALL,
     "all_bf": (*ALL, "brighter_fatter"),
 }
+# Quirks as above: without them 0.003 electron for all, 0.18 for all_bf.
 MODERN_OPTIONS = (
     *(
         f"{step}:{option}=0"
