@@ -33,8 +33,9 @@ class LevelChecksConfig(Config, frozen=True):
         doc("amplifier, usual median of its serial overscan and its scatter, both ADU"),
     ] = ()
     serial_overscan_median_shift_sigma_threshold: Annotated[
-        float, positive, doc("largest shift of the overscan median, in that scatter")
-    ] = math.inf
+        Annotated[float, positive] | None,
+        doc("largest shift of the overscan median, in that scatter; None: not checked"),
+    ] = None
     amp_noise_threshold: Annotated[
         float, positive, doc("largest read noise of the corrected serial overscan, electron")
     ] = 25.0
@@ -95,7 +96,8 @@ def _in(frame: RawExposure, amp: Amplifier, name: str, unit: str) -> float:
 
 
 def _check_level(frame: RawExposure, amp: Amplifier, config: LevelChecksConfig) -> None:
-    if math.isinf(config.serial_overscan_median_shift_sigma_threshold):
+    limit = config.serial_overscan_median_shift_sigma_threshold
+    if limit is None:
         return
     usual = {name: (level, scatter) for name, level, scatter in config.overscan_levels}
     if amp.name not in usual:
@@ -107,7 +109,7 @@ def _check_level(frame: RawExposure, amp: Amplifier, config: LevelChecksConfig) 
     level, scatter = usual[amp.name]
     shift = (_in(frame, amp, "overscan_median", "adu") - level) / scatter
     frame.record("overscan_shift", shift, "1", amp.name)
-    if abs(shift) > config.serial_overscan_median_shift_sigma_threshold:
+    if abs(shift) > limit:
         _fail(frame, amp, "level_failed")
 
 

@@ -7,12 +7,13 @@ numbers: algorithms A.18.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 from scipy.signal import butter, sosfiltfilt
 
-from cpplug.api import Image, clipped_rows, mad_sigma
+from cpplug.api import Image, Mask, clipped_rows, good_pixels, mad_sigma, median
 from cpplug_isr.shapes import Flags
 
 Reals = npt.NDArray[np.float64]
@@ -28,6 +29,7 @@ TEAR_PIXELS = 2
 """Columns at either end that show a tear."""
 FILTER_ORDER = 5
 FILTER_CUT = 1 / 15
+BLOCK_ROWS = 64
 WINDOW = 30
 """Rows on either side of a step; the first ones are skipped."""
 STEP_THRESHOLD = 3.0
@@ -84,13 +86,45 @@ def tearing(image: Image, good: Flags) -> tuple[Reals, float]:
     return relative, float(np.nanmax(ends)) if np.isfinite(ends).any() else math.nan
 
 
+def correlation(images: Sequence[Image], masks: Sequence[Mask], exclude: int) -> Reals:
+    """Return Pearson's r of every two images of one shape, (n, n).
+
+    Each pair is compared over the pixels that are finite and free of the excluded mask bits in
+    both; NaN where these are fewer than three or do not vary.
+    """
+    centre = [
+        median(image, good_pixels(image, mask, exclude))
+        for image, mask in zip(images, masks, strict=True)
+    ]
+    sums = np.zeros((4, len(images), len(images)))
+    for first in range(0, images[0].shape[0], BLOCK_ROWS):
+        block = slice(first, first + BLOCK_ROWS)
+        good = np.stack(
+            [
+                good_pixels(i[block], m[block], exclude).ravel()
+                for i, m in zip(images, masks, strict=True)
+            ]
+        )
+        values = np.stack([i[block].ravel() for i in images]) - np.array(centre)[:, None]
+        values = np.where(good, values, 0.0)
+        weight = good.astype(np.float64)
+        sums += [weight @ weight.T, values @ weight.T, values**2 @ weight.T, values @ values.T]
+    n, s, ss, cross = sums
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = ss - s * s / n
+        r: Reals = (cross - s * s.T / n) / np.sqrt(variance * variance.T)
+    r[(n < 3) | ~np.isfinite(r)] = np.nan
+    return r
+
+
 def bias_shifts(levels: Reals) -> tuple[float, list[tuple[int, float]]]:
     """Return the noise of the overscan levels and the rows at which they jump, with the height.
 
-    The noise is the robust standard deviation, which jumps do not raise, of the levels above 1/15 of
-    the highest frequency (Butterworth filter of order 5, forth and back). A jump is the difference of the ramp-weighted
-    means of the 30 rows after and before; it counts beyond row 30 when it exceeds three times the
-    noise, is the largest within 30 rows, and both sides are flat beside it.
+    The noise is the robust standard deviation, which jumps do not raise, of the levels above 1/15
+    of the highest frequency (Butterworth filter of order 5, forth and back). A jump is the
+    difference of the ramp-weighted means of the 30 rows after and before; it counts beyond row 30
+    when it exceeds three times the noise, is the largest within 30 rows, and both sides are flat
+    beside it.
     """
     if levels.size < 3 * WINDOW or not np.isfinite(levels).all():
         return math.nan, []

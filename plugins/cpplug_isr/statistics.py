@@ -32,7 +32,7 @@ from cpplug.api import (
     median,
     positive,
 )
-from cpplug_isr.profiles import banding, bias_shifts, means, spectrum, tearing
+from cpplug_isr.profiles import banding, bias_shifts, correlation, means, spectrum, tearing
 from cpplug_isr.shapes import Flags
 
 COUNTED = ("SAT", "BAD", "SUSPECT")
@@ -192,17 +192,18 @@ def _overscan_groups(exposure: Exposure, amp: Amplifier, config: StatisticsConfi
 
 
 def _correlations(exposure: Exposure, bits: int) -> None:
-    views = [_read_order(exposure, amp) for amp in exposure.detector.amplifiers]
-    good = [good_pixels(image, mask, bits) for image, mask in views]
-    for index, amp in enumerate(exposure.detector.amplifiers):
-        row = np.full(len(views), np.nan)
-        for other, (image, _) in enumerate(views):
-            if image.shape == views[index][0].shape:
-                use = good[index] & good[other]
-                pair = np.stack([views[index][0][use], image[use]]).astype(np.float64)
-                if pair.shape[1] > 2 and (pair.std(axis=1) > 0).all():
-                    row[other] = np.asarray(np.corrcoef(pair))[0, 1]
-        exposure.series["amplifier_correlation", amp.name] = row
+    """Correlate amplifiers of equal shape, each pair over the pixels that are good in both."""
+    amps = exposure.detector.amplifiers
+    shapes = {amp.bbox.shape for amp in amps}
+    rows = {amp.name: np.full(len(amps), np.nan) for amp in amps}
+    for shape in shapes:
+        group = [index for index, amp in enumerate(amps) if amp.bbox.shape == shape]
+        views = [_read_order(exposure, amps[index]) for index in group]
+        found = correlation([image for image, _ in views], [mask for _, mask in views], bits)
+        for row, index in zip(found, group, strict=True):
+            rows[amps[index].name][group] = row
+    for name, row in rows.items():
+        exposure.series["amplifier_correlation", name] = row
 
 
 @hookimpl
