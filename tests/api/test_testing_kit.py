@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cpplug.api import Combiner, IsrStep, Plane, TableProduct, mask_bits
-from cpplug.api.fakes import FakeCalibs, FakeExposures, make_product
+from cpplug.api import Combiner, IsrStep, Plane, TableProduct, camera_from, mask_bits
+from cpplug.api.fakes import FakeCalibs, FakeExposures, make_exposure, make_product, make_raw
 from cpplug.api.testing import (
     CalibrationContract,
     CombinerContract,
@@ -13,6 +13,13 @@ from cpplug.api.testing import (
     check_options,
 )
 from cpplug.host.catalog import Catalog
+from cpplug_bfk.product import kernel_table
+from cpplug_crosstalk import make_crosstalk
+from cpplug_cti.table import Transfer, Trap, make_cti
+from cpplug_fringe.product import fringe_product
+from cpplug_isr.gains import gain_correction_product
+from cpplug_isr.overscan import OverscanConfig, subtract_overscan
+from cpplug_linearity import Curve, make_linearity
 
 BUILTIN = Catalog()
 
@@ -28,15 +35,77 @@ def contract(base, kind, attribute):
     return Contract
 
 
-DEFECTS = TableProduct(
-    columns={
-        name: np.array([value])
-        for name, value in zip(("x0", "y0", "width", "height"), (3, 4, 2, 1), strict=True)
+AMPLIFIERS = ("A", "B")
+DETECTOR = camera_from(
+    {
+        "name": "KitCam",
+        "amplifier": {
+            "source": [0, 0, 130, 124],
+            "data": [2, 0, 120, 120],
+            "serial_overscan": [122, 0, 8, 120],
+            "parallel_overscan": [2, 120, 120, 4],
+            "gain": 1.5,
+            "read_noise": 6.0,
+        },
+        "detector": [
+            {
+                "id": 0,
+                "name": "KIT_0",
+                "amplifiers": [
+                    {"name": "A", "hdu": 1, "bbox": [0, 0, 120, 120]},
+                    {"name": "B", "hdu": 2, "bbox": [120, 0, 120, 120], "flip_x": True},
+                ],
+            }
+        ],
     }
-)
+).detectors[0]
+WAVES = np.sin(np.arange(DETECTOR.width) / 9.0) + np.zeros(DETECTOR.shape)
+TABLES = {
+    "defects": TableProduct(
+        columns={
+            "x0": np.array([3]),
+            "y0": np.array([4]),
+            "width": np.array([2]),
+            "height": np.array([1]),
+        }
+    ),
+    "gain_correction": gain_correction_product({"A": 1.1, "B": 0.9}),
+    "linearity": make_linearity({name: Curve("Squared", np.array([1e-6])) for name in AMPLIFIERS}),
+    "crosstalk": make_crosstalk(AMPLIFIERS, np.array([[0.0, 1e-4], [2e-4, 0.0]]), "adu"),
+    "cti": make_cti(
+        {
+            name: Transfer(1e-4, 2.0, 1e-6, Trap("linear", 10.0, 2.0, 0, np.array([0.1])))
+            for name in AMPLIFIERS
+        }
+    ),
+    "bfk": kernel_table({"detector": np.full((5, 5), -1e-9)}),
+}
+IMAGES = {
+    "bias": make_product(DETECTOR, 0.5),
+    "dark": make_product(DETECTOR, 0.1, "adu/s"),
+    "flat": make_product(DETECTOR, 1.1, "1"),
+    "illum": make_product(DETECTOR, 0.9, "1"),
+    "stray_light": make_product(DETECTOR, 0.1, "adu/s"),
+    "fringe": fringe_product([WAVES], "unknown"),
+}
 
-TestIsrSteps = contract(IsrStepContract, "isr_step", attribute="step")
-TestIsrSteps.tables = {"defects": DEFECTS}
+
+class BuiltinStepContract(IsrStepContract):
+    """Gives every built-in step a frame, and calibrations that change it."""
+
+    def frame(self):
+        if self.step.level == "detector":
+            return make_exposure(level=200.0, detector=DETECTOR)
+        frame = make_raw(level=200.0, detector=DETECTOR)
+        if "overscan" in self.step.after:
+            frame = subtract_overscan(frame, OverscanConfig(), None)
+        return frame
+
+    def calibs(self):
+        return FakeCalibs(IMAGES, TABLES)
+
+
+TestIsrSteps = contract(BuiltinStepContract, "isr_step", attribute="step")
 TestCombiners = contract(CombinerContract, "combiner", attribute="combiner")
 TestCalibrations = contract(CalibrationContract, "calibration", attribute="calibration")
 TestCalibrations.solvers = {name: BUILTIN.get("solver", name) for name in BUILTIN.names("solver")}
