@@ -8,7 +8,6 @@ target; the step subtracts it and marks pixels that received a lot.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Annotated, Literal, TypeVar
 
 import numpy as np
@@ -21,9 +20,7 @@ from cpplug.api import (
     ConfigError,
     DataError,
     Exposure,
-    Image,
     IsrStep,
-    Mask,
     RawExposure,
     doc,
     hookimpl,
@@ -31,15 +28,12 @@ from cpplug.api import (
     median,
     not_negative,
 )
+from cpplug_crosstalk.correction import Amplifiers, Plan, received, subtract
 from cpplug_crosstalk.table import Coefficients, make_crosstalk, read_crosstalk
 
 __all__ = ["CrosstalkConfig", "make_crosstalk", "subtract_crosstalk"]
 Reals = npt.NDArray[np.float64]
 Pixel = TypeVar("Pixel", np.float32, np.uint16)
-BLOCK_PIXELS = 32_768
-"""Pixels of one amplifier worked on at once."""
-SAMPLE_PIXELS = 250_000
-"""Pixels of one amplifier that its median is taken of, in whole rows, at least."""
 
 
 class CrosstalkConfig(Config, frozen=True):
@@ -61,43 +55,6 @@ class CrosstalkConfig(Config, frozen=True):
     do_quadratic_crosstalk_correction: Annotated[
         bool, doc("use the quadratic coefficients as well")
     ] = False
-
-
-@dataclass
-class _Amplifiers:
-    """The amplifiers of a frame in read-out order, as views; lists run over amplifiers."""
-
-    images: list[Image]
-    masks: list[Mask]
-    variances: list[Image]
-
-    def rows_per_block(self) -> int:
-        return max(1, BLOCK_PIXELS // int(self.images[0].shape[1]))
-
-    def sample(self) -> slice:
-        """Return the rows that medians are taken of."""
-        return slice(None, None, max(1, self.images[0].size // SAMPLE_PIXELS))
-
-    def levels(self) -> list[Image]:
-        """Return pixels of each amplifier to take a median of: finite, and not BAD."""
-        rows, bad = self.sample(), MASK_DTYPE(mask_bits("BAD"))
-        return [
-            image[rows][np.isfinite(image[rows]) & ((mask[rows] & bad) == 0)]
-            for image, mask in zip(self.images, self.masks, strict=True)
-        ]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """The correction of one frame, in the frame's own unit."""
-
-    linear: Reals
-    quadratic: Reals
-    scale: Reals
-    """Unit of the coefficients per unit of the frame, by amplifier."""
-    background: Image
-    limit: Image
-    """Sources at or above are bright."""
 
 
 def subtract_crosstalk(
@@ -146,9 +103,9 @@ def subtract_crosstalk(
         plan = _plan(frame, config, found, linear, quadratic, data)
         levels = None
         if config.do_subtrahend_masking:
-            leak = _leak(data, data.sample(), plan)[1]
+            leak = received(data, data.sample(), plan)[1]
             levels = np.median(leak.reshape(len(leak), -1), axis=1).astype(np.float64)
-        marked = _subtract(amps, plan, levels, config.min_pixel_to_mask, bit)
+        marked = subtract(amps, plan, levels, config.min_pixel_to_mask, bit)
     frame.record("crosstalk_pixels", marked, "pixel")
     return frame
 
@@ -182,7 +139,7 @@ def _views(frame: Exposure, plane: npt.NDArray[Pixel]) -> list[npt.NDArray[Pixel
     return turned
 
 
-def _amplifiers(frame: RawExposure | Exposure) -> _Amplifiers:
+def _amplifiers(frame: RawExposure | Exposure) -> Amplifiers:
     if isinstance(frame, Exposure):
         images, masks = _views(frame, frame.image), _views(frame, frame.mask)
     else:
@@ -194,13 +151,13 @@ def _amplifiers(frame: RawExposure | Exposure) -> _Amplifiers:
             f"The amplifiers of detector {frame.detector.name} differ in size, so that their "
             "pixels cannot be paired."
         )
-    return _Amplifiers(images, masks, [])
+    return Amplifiers(images, masks, [])
 
 
-def _data(frame: RawExposure, amps: _Amplifiers) -> _Amplifiers:
+def _data(frame: RawExposure, amps: Amplifiers) -> Amplifiers:
     """Return the data pixels alone: levels are theirs, not those of prescan and overscan."""
     boxes = [amp.data.slices for amp in frame.detector.amplifiers]
-    return _Amplifiers(
+    return Amplifiers(
         [image[box] for image, box in zip(amps.images, boxes, strict=True)],
         [mask[box] for mask, box in zip(amps.masks, boxes, strict=True)],
         [],
@@ -236,8 +193,8 @@ def _plan(
     found: Coefficients,
     linear: Reals,
     quadratic: Reals,
-    data: _Amplifiers,
-) -> _Plan:
+    data: Amplifiers,
+) -> Plan:
     scale = _scales(frame, found)
     levels = data.levels()
     medians = np.array([median(level) for level in levels])
@@ -249,77 +206,13 @@ def _plan(
         "DETECTOR": centre / scale,
     }[config.crosstalk_background_method]
     to_target = scale[:, None] / scale[None, :]
-    return _Plan(
+    return Plan(
         linear=linear * to_target,
         quadratic=quadratic * to_target * scale[:, None],
         scale=scale,
         background=background.astype(np.float32),
         limit=((config.min_pixel_to_mask + centre) / scale).astype(np.float32),
     )
-
-
-def _subtract(
-    amps: _Amplifiers, plan: _Plan, levels: Reals | None, threshold: float, bit: np.uint16
-) -> int:
-    """Correct the frame, block of rows by block; return the number of pixels marked.
-
-    Marked are targets of bright sources or, with ``levels``, pixels of which something was
-    subtracted that is ``threshold`` or more from its level in that amplifier.
-    """
-    from cpplug_crosstalk.kernels import spread_variance
-
-    height = amps.images[0].shape[0]
-    links = (plan.linear != 0) | (plan.quadratic != 0)
-    marked = 0
-    step = amps.rows_per_block()
-    for start in range(0, height, step):
-        rows = slice(start, start + step)
-        source, leak, lost = _leak(amps, rows, plan)
-        if levels is None:
-            loud = source >= (plan.limit - plan.background)[:, None, None]
-            flags = _linked(loud | lost, links)
-        else:
-            excess = np.abs(leak - levels[:, None, None]) * plan.scale[:, None, None]
-            flags = (excess >= threshold) | _linked(lost, links)
-        if amps.variances:
-            variance = np.stack([plane[rows] for plane in amps.variances])
-            flat = variance.reshape(len(variance), -1)
-            out = np.empty_like(flat)
-            spread_variance(source.reshape(flat.shape), flat, plan.linear, plan.quadratic, out)
-            for plane, new in zip(amps.variances, out.reshape(variance.shape), strict=True):
-                plane[rows] = new
-        for image, mask, part, flag in zip(amps.images, amps.masks, leak, flags, strict=True):
-            image[rows] -= part
-            mask[rows][flag] |= bit
-        marked += int(np.count_nonzero(flags))
-    return marked
-
-
-def _leak(
-    amps: _Amplifiers, rows: slice, plan: _Plan
-) -> tuple[Image, Image, npt.NDArray[np.bool_]]:
-    """Return sources above background, what targets received, and sources that are no number.
-
-    All of shape (amplifiers, rows, columns), in the unit of the frame.
-    """
-    from cpplug_crosstalk.kernels import subtrahend
-
-    source = np.stack([image[rows] for image in amps.images])
-    source -= plan.background[:, None, None]
-    lost = ~np.isfinite(source)
-    source[lost] = 0.0
-    leak = np.empty_like(source)
-    shape = (len(source), -1)
-    subtrahend(source.reshape(shape), plan.linear, plan.quadratic, leak.reshape(shape))
-    return source, leak, lost
-
-
-def _linked(flags: npt.NDArray[np.bool_], links: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """Carry flags of sources to the targets that they are linked with, ``[source, target]``."""
-    carried = np.zeros_like(flags)
-    for source in np.flatnonzero(flags.any(axis=(1, 2))):
-        carried[links[source]] |= flags[source]
-    return carried
 
 
 @hookimpl

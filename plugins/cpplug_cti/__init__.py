@@ -46,16 +46,9 @@ class DeferredChargeConfig(Config, frozen=True):
         int, at_least(1), doc("earlier pixels that may have filled the trap, pixel")
     ] = 6
     zero_unused_pixels: Annotated[
-        bool, doc("count the prescan as empty and leave it and the parallel overscan alone")
-    ] = True
-    reference_unused_columns: Annotated[
         bool,
-        doc(
-            "count only the prescan box as empty, not every column before the data, as the "
-            "reference does: columns outside all boxes, pedestal included, then drift into the "
-            "first data pixels"
-        ),
-    ] = False
+        doc("count what is read before the data as empty; leave it and parallel overscan alone"),
+    ] = True
 
 
 def correct_deferred_charge(
@@ -91,20 +84,14 @@ def correct_deferred_charge(
             frame.record("invalid_gain", 1, "1", amp.name)
             continue
         rows = amp.data.slices[0] if config.zero_unused_pixels else slice(None)
-        first = amp.data.x if config.zero_unused_pixels else 0
-        quirk = config.zero_unused_pixels and config.reference_unused_columns
-        work = image[rows].copy() if quirk else image[rows]
-        if quirk:
-            work[:, amp.prescan.slices[1]] = 0
         moved = restore(
-            work,
+            image[rows],
             transfers[amp.name],
             gain=gain,
-            start=0 if quirk else first,
+            start=amp.data.x if config.zero_unused_pixels else 0,
             offset_pixels=config.n_pixel_offset_correction,
             trap_pixels=config.n_pixel_trap_correction,
         )
-        image[rows, first:] = work[:, first:]
         frame.record("deferred_charge", moved, frame.unit, amp.name)
     return frame
 

@@ -51,7 +51,8 @@ def linearize(
     frame in electrons is taken to ADU with the gain and back. Variance is multiplied by the square
     of the curve's slope. An amplifier whose curve or gain is not a number keeps its pixels and
     becomes BAD. Records per amplifier ``linearity_applied`` (0 where the curve changes nothing) and
-    ``linearity_out_of_range`` (pixels beyond the curve; they get its value at the end).
+    ``linearity_out_of_range`` (pixels beyond the curve; they get its value at the end), and
+    ``invalid_gain`` = 1 where the gain is not a positive number.
 
     Raises
     ------
@@ -81,7 +82,10 @@ def linearize(
             else frame.amp(amp.name)
         )
         gain = frame.gain(amp.name) if frame.unit == "electron" else 1.0
-        usable = curves[amp.name].finite and math.isfinite(gain) and gain > 0
+        usable = math.isfinite(gain) and gain > 0
+        if not usable:
+            frame.record("invalid_gain", 1, "1", amp.name)
+        usable = usable and curves[amp.name].finite
         applied = usable and amp.name in change
         outside = 0
         if applied:

@@ -204,6 +204,7 @@ def test_an_amplifier_without_a_gain_is_bad_in_electrons_only(gain) -> None:
         linearize(frame, LinearizeConfig(), calibs(SQUARED))
         assert (frame.amp("A")[1] == mask).all()
         assert not frame.amp("B")[1].any()
+        assert frame.measured("invalid_gain", "A") == (1 if unit == "electron" else None)
 
 
 def test_pixels_that_are_no_numbers_stay_alone() -> None:
