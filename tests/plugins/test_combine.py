@@ -109,7 +109,7 @@ def test_combiners_agree_with_the_reference(
         name: np.abs(getattr(plane, name) / expected[f"{tag}_{name}"] - 1).max()
         for name in ("image", "variance")
     }
-    record_property("worst", worst)
+    record_property("worst", {key: f"{value:.1e}" for key, value in worst.items()})
     assert np.array_equal(plane.mask, expected[f"{tag}_mask"])
     assert worst["image"] <= 1e-6
     assert worst["variance"] <= 1e-4
