@@ -145,8 +145,11 @@ def _gain_plane(
 
 
 def _gain(exposure: Exposure, amp: Amplifier) -> float:
-    noted = exposure.noise.get(amp.name)
-    gain = amp.gain if noted is None else noted.gain
+    """Return the gain recorded last, else the one that the variance rests on, else the camera's."""
+    gain = exposure.measured("gain", amp.name)
+    if gain is None:
+        noted = exposure.noise.get(amp.name)
+        gain = amp.gain if noted is None else noted.gain
     if not (np.isfinite(gain) and gain > 0):
         raise DataError(
             f"The gain of amplifier {amp.name} of detector {exposure.detector.name} is {gain} "

@@ -336,7 +336,11 @@ def test_gains_bring_adu_to_electrons() -> None:
     noted = exposure_of(electrons / gains, "adu", (9.0, 9.0))
     for name, gain in (("B0", 1.55), ("B1", 1.72)):
         noted.noise[name] = AmplifierNoise(gain, 3.0)
-    for exposure in (exposure_of(electrons / gains, "adu", (1.55, 1.72)), noted):
+    recorded = exposure_of(electrons / gains, "adu", (9.0, 9.0))
+    recorded.noise = dict.fromkeys(noted.noise, AmplifierNoise(8.0, 3.0))
+    for name, gain in (("B0", 1.55), ("B1", 1.72)):
+        recorded.record("gain", gain, "electron/adu", name)
+    for exposure in (exposure_of(electrons / gains, "adu", (1.55, 1.72)), noted, recorded):
         np.testing.assert_allclose(corrected(exposure).image, want, rtol=1e-5)
         assert exposure.unit == "adu"
 
