@@ -40,6 +40,11 @@ def _span(begin: int | None, end: int | None) -> str:
 @click.option(
     "--profile", default="strict", show_default=True, help="Limits that the verification must meet."
 )
+@click.option(
+    "--bootstrap",
+    is_flag=True,
+    help="Accept a verification with --bootstrap: the camera's read noise is not trusted yet.",
+)
 @click.option("--accept-failures", metavar="REASON", help='For example "DM-123: amp C07 is dead".')
 @click.option(
     "--waivers", type=click.Path(path_type=Path, dir_okay=False), help="TOML file of waivers."
@@ -78,6 +83,7 @@ def certify(
                 profile=options["profile"],
                 accept_failures=options["accept_failures"],
                 waiver_file=options["waivers"],
+                bootstrap=options["bootstrap"],
                 who=getpass.getuser(),
                 command=state.command_text,
                 reason=options["reason"] or options["accept_failures"] or "",

@@ -76,6 +76,7 @@ def certify(
     profile: str,
     accept_failures: str | None,
     waiver_file: Path | None,
+    bootstrap: bool = False,
     who: str,
     command: str,
     reason: str,
@@ -96,6 +97,8 @@ def certify(
         "TICKET: what is accepted and why", or None.
     waiver_file
         TOML file of waivers, or None.
+    bootstrap
+        Accept a verification that did not trust the camera's read noise.
     who, command, reason
         For the journal.
     how
@@ -113,7 +116,7 @@ def certify(
         repo.verifications,
         lambda run, sha256: repo.checks(run=run, product_sha256=sha256),
         lambda kind: [*extra, *repo.waivers(dataset_type=kind)],
-        current_profile_hash=load_profile(profile).sha256,
+        current_profile_hash=load_profile(profile, bootstrap=bootstrap).sha256,
         now=times.now_tai(),
         accept_failures=accept_failures,
         owner=who,

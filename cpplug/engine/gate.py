@@ -11,7 +11,7 @@ verification 10.2.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -135,12 +135,15 @@ def make_gate(
 
     def gate(datasets: Sequence[Dataset]) -> dict[str, Any]:
         products = {}
-        for dataset in datasets:
-            record = _verification(dataset, verifications_of, current_profile_hash)
+        records = [_verification(d, verifications_of, current_profile_hash) for d in datasets]
+        checks = [
+            list(checks_of(record.verify_run, dataset.sha256))
+            for dataset, record in zip(datasets, records, strict=True)
+        ]
+        detectors = {row["detector"] for found in checks for row in found}
+        for dataset, record, found in zip(datasets, records, checks, strict=True):
             rows = [
-                row
-                for row in checks_of(record.verify_run, dataset.sha256)
-                if row["severity"] == "required" and row["verdict"] in BLOCKING
+                row for row in found if row["severity"] == "required" and row["verdict"] in BLOCKING
             ]
             if not rows and record.verdict in BLOCKING:
                 raise CertificationRefused(
@@ -153,7 +156,7 @@ def make_gate(
                 for item in waivers_of(dataset.dataset_type)
                 if _same_instrument(item, dataset)
             ]
-            used = _excuse(dataset, rows, [*waivers, *accepted(rows)], now)
+            used = _excuse(dataset, rows, [*waivers, *accepted(rows, detectors)], now)
             products[dataset.id] = {
                 "sha256": dataset.sha256,
                 "verify_run": record.verify_run,
@@ -245,32 +248,37 @@ def _scope(row: Mapping[str, Any]) -> str:
 
 def _accepted(
     text: str | None, owner: str, now: int
-) -> Callable[[Sequence[Mapping[str, Any]]], list[Waiver]]:
+) -> Callable[[Sequence[Mapping[str, Any]], Collection[str]], list[Waiver]]:
     """Return what turns failing rows into waivers where the sentence names them."""
     if text is None:
-        return lambda rows: []
+        return lambda rows, detectors: []
     ticket, colon, reason = text.partition(":")
     if not TICKET.fullmatch(ticket.strip()) or not colon or not reason.strip():
         raise CertificationRefused(
             f"--accept-failures {text!r} does not begin with a ticket and a reason.",
             'Write it like "DM-123: amp C07 known bad".',
         )
-    words = set(re.findall(r"[\w.\-]+", reason.replace("/", " ")))
-    words |= {word.rstrip(".") for word in words}
+    places, words = _names_in(reason)
 
-    def waivers(rows: Sequence[Mapping[str, Any]]) -> list[Waiver]:
+    def waivers(rows: Sequence[Mapping[str, Any]], detectors: Collection[str]) -> list[Waiver]:
         """Accept rows of a named amplifier; of a named detector or test only without amplifier.
 
-        A detector's name accepts what concerns the detector as a whole.
+        ``DETECTOR/AMPLIFIER`` names one place. Where the sentence names some of the detectors,
+        amplifiers of the others are not meant.
         """
+        meant = words & set(detectors)
         found = []
         for row in rows:
-            amplifier = row.get("amplifier", "")
-            named = amplifier in words if amplifier else {row["detector"], row["test"]} & words
+            detector, amplifier = row["detector"], row.get("amplifier", "")
+            named = (detector, amplifier) in places
+            if not amplifier:
+                named = bool({detector, row["test"]} & words)
+            elif amplifier in words:
+                named = named or not meant or detector in meant
             if named:
                 waiver = Waiver(
                     test=row["test"],
-                    detector=row["detector"],
+                    detector=detector,
                     amplifier=amplifier,
                     ticket=ticket.strip(),
                     owner=owner or "unknown",
@@ -282,3 +290,17 @@ def _accepted(
         return found
 
     return waivers
+
+
+def _names_in(reason: str) -> tuple[set[tuple[str, str]], set[str]]:
+    """Return the DETECTOR/AMPLIFIER places and the single words of a sentence.
+
+    A single letter ("A bad night") is a name only behind the word amp or amplifier.
+    """
+    word = r"[\w\-]+(?:\.[\w\-]+)*"
+    pair = re.compile(f"({word})/({word})")
+    places = set(pair.findall(reason))
+    alone = pair.sub(" ", reason)
+    words = {found for found in re.findall(word, alone) if len(found) > 1}
+    words |= set(re.findall(r"\bamp(?:lifier)?\s+(\w)\b", alone))
+    return places, words

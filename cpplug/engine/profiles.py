@@ -68,7 +68,12 @@ def built_in() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def load_profile(name: str | Path = DEFAULT, known_tests: Collection[str] | None = None) -> Profile:
+def load_profile(
+    name: str | Path = DEFAULT,
+    known_tests: Collection[str] | None = None,
+    *,
+    bootstrap: bool = False,
+) -> Profile:
     """Read a profile.
 
     Parameters
@@ -77,6 +82,9 @@ def load_profile(name: str | Path = DEFAULT, known_tests: Collection[str] | None
         Name of a built-in profile, or path of a TOML file.
     known_tests
         The tests that exist. When given, a profile that names another one is refused.
+    bootstrap
+        True when the camera's read noise is not trusted. That asks less, so it is a profile of its
+        own: name and checksum differ.
 
     Raises
     ------
@@ -101,8 +109,8 @@ def load_profile(name: str | Path = DEFAULT, known_tests: Collection[str] | None
                     nearest(test, known_tests),
                 )
     return Profile(
-        name=content.profile,
-        sha256=_checksum(content),
+        name=f"{content.profile}+bootstrap" if bootstrap else content.profile,
+        sha256=_checksum(content, bootstrap),
         version=content.version,
         summary=content.summary,
         **msgspec.structs.asdict(content.defaults),
@@ -125,10 +133,12 @@ def _read(path: Path) -> _File:
         ) from None
 
 
-def _checksum(content: _File) -> str:
+def _checksum(content: _File, bootstrap: bool) -> str:
     """Return the SHA-256 of what decides verdicts; wording, comments and order do not matter."""
     facts: dict[str, Any] = msgspec.to_builtins(content)
     del facts["summary"]
+    if bootstrap:
+        facts["bootstrap"] = True
     return hashlib.sha256(msgspec.json.encode(_sorted(facts))).hexdigest()
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from cpplug.api import times
 from cpplug.api.context import Evidence, FrameEvidence, ProductFacts
-from cpplug.api.errors import CalibrationMissing, CpplugError, DataError
+from cpplug.api.errors import CalibrationMissing, ConfigError, CpplugError, DataError
 from cpplug.api.events import (
     CheckEvaluated,
     ConfigResolved,
@@ -140,7 +140,10 @@ class Verification:
         self.prepared = make_plan(repo, catalog, request, candidate=candidate)
         self.plan: Plan = self.prepared.plan
         self.recipe: Calibration = self.prepared.recipe
-        self.profile: Profile = load_profile(options.profile, catalog.names("verifier"))
+        self._check_applied()
+        self.profile: Profile = load_profile(
+            options.profile, catalog.names("verifier"), bootstrap=options.bootstrap
+        )
         self.verifiers = tuple(name for name in self.recipe.verify if name in self.profile.tests)
         if not self.verifiers:
             raise DataError(
@@ -151,6 +154,21 @@ class Verification:
             detector: repo.provenance(row.id) for detector, row in self.candidate.items()
         }
         self._done = 0
+
+    def _check_applied(self) -> None:
+        """Refuse a chain that leaves the candidate out: its residuals say nothing of it."""
+
+        def applies(step: str) -> bool:
+            return self.recipe.name in self.catalog.get("isr_step", step).needs
+
+        off = self.recipe.verify_isr_off
+        meant = [name for name in self.recipe.verify_isr if name not in off and applies(name)]
+        if meant and not any(step.enabled and applies(step.name) for step in self.plan.steps):
+            raise ConfigError(
+                f"The {self.recipe.name} under test would not be applied: step {meant[0]!r} is "
+                "switched off or left out.",
+                f"Keep it on (-c isr:do_{meant[0]}=True), and in isr.steps if that is set.",
+            )
 
     # ---- the run ------------------------------------------------------------------------------
     def carry_out(self) -> Outcome:

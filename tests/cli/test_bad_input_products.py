@@ -52,6 +52,31 @@ def test_a_calibration_that_changed_is_not_applied(built):
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["-c", "isr:doBias=False"],
+        ["-c", 'isr:steps=["saturation", "overscan", "assemble", "variance"]'],
+    ],
+)
+def test_a_verification_that_would_not_apply_the_product_is_refused(built, words):
+    runs = len(built.runs())
+    text = built.refuses(2, *VERIFY, *words)
+    assert "The bias under test would not be applied: step 'bias'" in text
+    assert len(built.runs()) == runs
+
+
+def test_a_verification_that_does_not_trust_the_read_noise_opens_no_gate_unasked(ready):
+    ready("run", "bias", "--instrument", "simcam", "-d", "seq_num <= 20", "-o", "u/me/biasGen")
+    ready(*VERIFY, "--bootstrap")
+    text = ready.refuses(6, *CERTIFY)
+    assert "strict+bootstrap" in text
+    ready(*CERTIFY, "--bootstrap")
+    rows = ready("validity", "simcam/calib/daily", "--journal", "--format", "json").rows
+    (product,) = rows[0]["evidence"]["products"].values()
+    assert product["profile"].startswith("strict+bootstrap@sha256:")
+
+
+@pytest.mark.parametrize(
     ("words", "code", "sentence"),
     [
         (["certify", "u/me/biasGen", "x", "dark"], 4, "no dark to certify"),

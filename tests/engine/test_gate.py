@@ -184,6 +184,34 @@ def test_accepting_one_amplifier_does_not_accept_another() -> None:
     assert gate([record("FAIL")], rows, accept="DM-123: C07 and C10 are bad.")([DATASET])
 
 
+@pytest.mark.parametrize(
+    ("words", "accepted"),
+    [
+        ("D0/C07 is bad", True),
+        ("D1/C07 is bad", False),
+        ("C07 of D0 is bad", True),
+        ("C07 of D1 is bad", False),
+        ("C07 is bad", True),
+    ],
+)
+def test_accepting_an_amplifier_of_one_detector_says_nothing_of_another(
+    words: str, accepted: bool
+) -> None:
+    rows = [row(), row("PASS", detector="D1")]
+    door = gate([record("FAIL")], rows, accept=f"DM-123: {words}")
+    if accepted:
+        assert door([DATASET])["products"]["d1"]["waived"]
+    else:
+        refused(door)
+
+
+def test_a_single_letter_is_an_amplifier_only_when_it_is_called_one() -> None:
+    rows = [row(amplifier="A")]
+    refused(gate([record("FAIL")], rows, accept="DM-123: A bad night"))
+    for words in ("amp A is dead", "amplifier A is dead", "D0/A."):
+        assert gate([record("FAIL")], rows, accept=f"DM-123: {words}")([DATASET])
+
+
 def test_accepting_what_concerns_the_whole_detector() -> None:
     rows = [row(amplifier="", test="bias.depth")]
     refused(gate([record("FAIL")], rows, accept="DM-123: too few frames"))

@@ -100,3 +100,10 @@ def test_bad_files_are_refused(tmp_path: Path, text: str, said: str) -> None:
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be used"):
         load_profile(tmp_path / "none.toml")
+
+
+def test_not_trusting_the_read_noise_is_a_profile_of_its_own() -> None:
+    plain, lenient = load_profile(), load_profile(bootstrap=True)
+    assert lenient.name == "strict+bootstrap"
+    assert lenient.sha256 != plain.sha256
+    assert lenient.tests == plain.tests
