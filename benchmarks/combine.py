@@ -73,11 +73,10 @@ def cpplug_clip(folder: Path, n: int) -> np.ndarray:
                 self.shape, _, self.dtype = np.lib.format.read_array_header_1_0(stream)
                 self.start = stream.tell()
 
-        def image_rows(self, first: int, last: int) -> np.ndarray:
-            columns = self.shape[1]
-            offset = self.start + first * columns * 4
-            rows = np.fromfile(self.path, np.float32, (last - first) * columns, offset=offset)
-            return rows.reshape(last - first, columns)
+        def image_into(self, first: int, last: int, out: np.ndarray) -> None:
+            with self.path.open("rb", buffering=0) as stream:
+                stream.seek(self.start + first * self.shape[1] * 4)
+                stream.readinto(memoryview(out).cast("B"))
 
         def mask_rows(self, first: int, last: int) -> None:
             return None

@@ -48,6 +48,8 @@ class Plane:
     variance: Image
     mask: Mask
     used: npt.NDArray[np.uint16]
+    usable: int | None = None
+    """How many input values were good before the clip; None when the combiner did not count."""
 
 
 @dataclass(kw_only=True)

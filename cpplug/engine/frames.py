@@ -9,6 +9,7 @@ killed process, so that a run can be resumed; they are not forced to the disk on
 from __future__ import annotations
 
 import os
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -126,11 +127,13 @@ class FrameFile:
             "Run the command again without --resume.",
         )
 
-    def _rows(self, kind: str, first: int, stop: int) -> npt.NDArray[Any]:
+    def _rows(
+        self, kind: str, first: int, stop: int, out: npt.NDArray[Any] | None = None
+    ) -> npt.NDArray[Any]:
         """Read some rows of a plane by position: mapped files would count as used memory."""
         path = _files(self.stem)[kind]
         try:
-            with path.open("rb") as stream:
+            with path.open("rb", buffering=0) as stream:
                 major, _ = np.lib.format.read_magic(stream)
                 read = np.lib.format.read_array_header_1_0
                 if major != 1:
@@ -142,11 +145,16 @@ class FrameFile:
                 size = stream.tell() + self.shape[0] * columns * dtype.itemsize
                 if os.fstat(stream.fileno()).st_size != size:
                     raise ValueError(f"{kind} is not {size} bytes long")
-                stream.seek(first * columns * dtype.itemsize, 1)
-                rows: npt.NDArray[Any] = np.fromfile(stream, dtype, (stop - first) * columns)
-            return rows.reshape(stop - first, columns)
+                rows = np.empty((stop - first, columns), dtype) if out is None else out
+                stream.seek(first * columns * dtype.itemsize, os.SEEK_CUR)
+                _fill(stream, rows)
         except (OSError, ValueError) as error:
             raise self._damaged(error) from error
+        return rows
+
+    def image_into(self, first: int, stop: int, out: Image) -> None:
+        """Read rows ``first`` to ``stop`` (not included) of the image into a contiguous array."""
+        self._rows("image.npy", first, stop, out)
 
     @property
     def info(self) -> ExposureInfo:
@@ -199,3 +207,14 @@ class FrameFile:
         }
         exposure.noise = dict(notes.noise)
         return exposure
+
+
+def _fill(stream: RawIOBase, rows: npt.NDArray[Any]) -> None:
+    """Read the bytes of an array; a file system may deliver them in parts."""
+    view = memoryview(rows.view(np.uint8).reshape(-1))  # type: ignore[arg-type]
+    done = 0
+    while done < len(view):
+        count = stream.readinto(view[done:])
+        if not count:
+            raise ValueError("the file ends too early")
+        done += count

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +31,8 @@ class FrameRows(Protocol):
     def shape(self) -> tuple[int, int]:
         """Rows and columns of the whole frame."""
 
-    def image_rows(self, first: int, last: int) -> Rows:
-        """Return rows ``first`` to ``last`` (excluded) of the image."""
+    def image_into(self, first: int, last: int, out: Rows) -> None:
+        """Read rows ``first`` to ``last`` (excluded) of the image into ``out``."""
 
     def mask_rows(self, first: int, last: int) -> npt.NDArray[np.uint16] | None:
         """Return the same rows of the mask, None when the frame has no masked pixel."""
@@ -118,12 +118,12 @@ def stack(
         mask[rows], used[rows] = plane.mask, plane.used
         if split is not None:
             split[rows] = _halves(block)
-        good = np.isfinite(block.images)
-        if block.masks is not None:
-            good &= (block.masks & np.uint16(exclude)) == 0
-        return int(np.count_nonzero(good))
+        return _usable(block) if plane.usable is None else plane.usable
 
-    step = rows_per_block(len(frames), shape[1], config.memory, workers)
+    # The result is in memory all the while; the blocks share what it leaves, if anything.
+    planes = (16 if halves else 12) * shape[0] * shape[1] / 1e6
+    budget = max(config.memory - planes, config.memory / 4)
+    step = rows_per_block(len(frames), shape[1], budget, workers)
     starts = range(0, shape[0], step)
     if workers > 1:
         with ThreadPoolExecutor(workers) as pool:
@@ -184,7 +184,7 @@ def _read_block(
     variances = np.empty(shape, np.float32) if from_inputs else None
     masks: npt.NDArray[np.uint16] | None = None
     for i, (frame, divisor) in enumerate(zip(frames, divisors, strict=True)):
-        images[i] = frame.image_rows(first, last)
+        frame.image_into(first, last, images[i])
         if variances is not None:
             variances[i] = frame.variance_rows(first, last)
         rows = frame.mask_rows(first, last)
@@ -202,14 +202,25 @@ def _read_block(
     )
 
 
+def _good(images: Rows, masks: npt.NDArray[np.uint16] | None, exclude: int) -> Any:
+    """Return where inputs are finite and not excluded by their mask."""
+    good = np.isfinite(images)
+    if masks is not None:
+        good &= (masks & np.uint16(exclude)) == 0
+    return good
+
+
+def _usable(block: Block) -> int:
+    return int(np.count_nonzero(_good(block.images, block.masks, block.exclude)))
+
+
 def _halves(block: Block) -> Rows:
     """Return the mean of odd frames minus the mean of even frames; NaN where one is empty."""
     means = []
     for part in (slice(0, None, 2), slice(1, None, 2)):
         values = block.images[part]
-        good = np.isfinite(values)
-        if block.masks is not None:
-            good &= (block.masks[part] & np.uint16(block.exclude)) == 0
+        masks = None if block.masks is None else block.masks[part]
+        good = _good(values, masks, block.exclude)
         count = good.sum(axis=0)
         total = np.where(good, values, 0).sum(axis=0, dtype=np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):

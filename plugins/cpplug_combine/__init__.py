@@ -78,7 +78,7 @@ def _combine(block: Block, statistic: int, clip: float = 3.0, n_iter: int = 0) -
     variances = (
         np.empty((0, 0), np.float32) if block.variances is None else block.variances.reshape(n, -1)
     )
-    kernel()(
+    plane.usable = kernel()(
         np.ascontiguousarray(block.images).reshape(n, -1),
         np.ascontiguousarray(masks),
         np.ascontiguousarray(variances),

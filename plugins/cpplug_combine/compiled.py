@@ -20,6 +20,8 @@ from cpplug_combine.kernel import CLIPPED_MEAN, HALF_PI, IQR_TO_SIGMA, MEAN, MED
 Array = npt.NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
 LANES = 64
+EVERYTHING = np.finfo(np.float64).max
+"""Half width of a clip that clips nothing."""
 
 
 def compiled(function: F) -> F:
@@ -91,8 +93,9 @@ def stack_compiled(
     variance: Array,
     mask: Array,
     used: Array,
-) -> None:
+) -> int:
     """Do what :func:`stack_numpy` does; written for numba."""
+    usable = 0
     n, pixels = values.shape
     has_masks, has_variances = masks.shape[0] > 0, variances.shape[0] > 0
     data = np.empty((n, LANES), np.float32)
@@ -103,6 +106,7 @@ def stack_compiled(
     centre, half = np.empty(LANES), np.empty(LANES)
     used_centre, used_half = np.empty(LANES), np.empty(LANES)
     middle, mean, spread = np.empty(LANES), np.empty(LANES), np.empty(LANES)
+    origin, clipped = np.empty(LANES), np.empty(LANES, np.bool_)
     s1, s2, k = np.empty(LANES), np.empty(LANES), np.empty(LANES)
     for first in range(0, pixels, LANES):
         lanes = min(LANES, pixels - first)
@@ -126,14 +130,18 @@ def stack_compiled(
                 count[lane] += good
             for lane in range(lanes, LANES):
                 data[i, lane] = np.float32(0)
-        # -- plain mean around the first good value, in case the clip keeps too little
+        # -- plain mean around the first good value; a clip asks for it where it keeps too little
         for lane in range(LANES):
-            half[lane] = np.finfo(np.float64).max
-        _sum_inside(data, centre, half, s1, s2, k)
-        for lane in range(LANES):
+            half[lane] = EVERYTHING
             kept[lane] = count[lane]
-            mean[lane], spread[lane] = _close(centre[lane], s1[lane], s2[lane], k[lane])
-            used_centre[lane], used_half[lane] = centre[lane], half[lane]
+            origin[lane] = centre[lane]
+            used_centre[lane], used_half[lane] = centre[lane], EVERYTHING
+            clipped[lane] = False
+        clips = statistic == CLIPPED_MEAN and n_iter > 0
+        if not clips:
+            _sum_inside(data, centre, half, s1, s2, k)
+            for lane in range(LANES):
+                mean[lane], spread[lane] = _close(centre[lane], s1[lane], s2[lane], k[lane])
         # -- order statistics
         if statistic != MEAN:
             whole = True
@@ -153,17 +161,31 @@ def stack_compiled(
                 half[lane] = (clip * IQR_TO_SIGMA) * (q75 - q25)
             for _ in range(n_iter):
                 _sum_inside(data, centre, half, s1, s2, k)
+                missing = False
                 for lane in range(lanes):
                     if k[lane] >= 2:
                         mean[lane], spread[lane] = _close(centre[lane], s1[lane], s2[lane], k[lane])
                         kept[lane] = np.int64(k[lane])
                         used_centre[lane], used_half[lane] = centre[lane], half[lane]
+                        clipped[lane] = True
+                    missing = missing or not clipped[lane]
+                if missing:
+                    for lane in range(LANES):
+                        half[lane] = EVERYTHING
+                    _sum_inside(data, origin, half, s1, s2, k)
+                    for lane in range(lanes):
+                        if not clipped[lane]:
+                            mean[lane], spread[lane] = _close(
+                                origin[lane], s1[lane], s2[lane], k[lane]
+                            )
+                for lane in range(lanes):
                     centre[lane] = mean[lane]
                     half[lane] = clip * np.sqrt(spread[lane])
         # -- write
         for lane in range(lanes):
             p = first + lane
             used[p] = kept[lane]
+            usable += count[lane]
             if count[lane] == 0:
                 image[p], variance[p], mask[p] = np.nan, np.nan, no_good
                 continue
@@ -180,3 +202,4 @@ def stack_compiled(
                     total += variances[i, p] if inside else 0.0
                 error2 = total / (np.float64(kept[lane]) * kept[lane])
             image[p], variance[p] = mean[lane], error2
+    return usable

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-Kernel = Callable[..., None]
+Kernel = Callable[..., int]
 
 MEAN, MEDIAN, CLIPPED_MEAN = 0, 1, 2
 IQR_TO_SIGMA = 0.741301109252802
@@ -73,8 +73,10 @@ def stack_numpy(
     variance: Array,
     mask: Array,
     used: Array,
-) -> None:
+) -> int:
     """Combine ``values`` (n, pixels) into ``image``, ``variance``, ``mask``, ``used`` (pixels,).
+
+    Returns how many values were good: finite and not excluded by their mask.
 
     ``masks`` and ``variances`` are (n, pixels) or (0, 0) when there are none; ``full`` and
     ``short`` are the sorting networks, which only the compiled version needs.
@@ -123,6 +125,7 @@ def stack_numpy(
     if masks.size:
         mask[:] = np.bitwise_or.reduce(np.where(good, masks, np.uint16(0)), axis=0)
     mask[empty] = no_good
+    return int(count.sum())
 
 
 def _moments(values: Array, use: Array, origin: Array) -> tuple[Array, Array]:

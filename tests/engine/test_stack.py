@@ -26,8 +26,8 @@ class Frame:
     def shape(self):
         return self.image.shape
 
-    def image_rows(self, first, last):
-        return self.image[first:last]
+    def image_into(self, first, last, out):
+        out[:] = self.image[first:last]
 
     def mask_rows(self, first, last):
         return None if self.mask is None else self.mask[first:last]
