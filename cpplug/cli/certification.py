@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import getpass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cpplug.cli.output import emit_table, format_option
 from cpplug.cli.state import State
+
+if TYPE_CHECKING:
+    from cpplug.store import Repository
 
 
 def _time(text: str | None) -> int | None:
@@ -25,6 +28,8 @@ def _time(text: str | None) -> int | None:
 def _span(begin: int | None, end: int | None) -> str:
     from cpplug.api.times import format_time
 
+    if begin is None and end is None:
+        return "all time"
     return (
         f"[{format_time(begin)}, {format_time(end)}) TAI = "
         f"[{format_time(begin, 'utc')}, {format_time(end, 'utc')}) UTC"
@@ -234,7 +239,7 @@ def _emit_journal(entries: list[Any], format: str) -> None:
 @click.argument("dataset_type", metavar="CALIB")
 @click.option("--exposure", type=int, help="Exposure id; its middle is the time of the search.")
 @click.option("--at", "moment", help="Search at this time instead.")
-@click.option("--detector", type=int, required=True, help="Detector id.")
+@click.option("--detector", required=True, metavar="ID|NAME", help="Detector.")
 @click.option("--instrument", default=None, help="Instrument; needed when there are several.")
 @click.option("-i", "--input", "inputs", multiple=True, help="Collections in search order.")
 @format_option
@@ -244,13 +249,13 @@ def which(
     dataset_type: str,
     exposure: int | None,
     moment: str | None,
-    detector: int,
+    detector: str,
     instrument: str | None,
     inputs: tuple[str, ...],
     format: str,
 ) -> None:
     """Say which CALIB an exposure would get, and why: the search, step by step."""
-    from cpplug.api.errors import UnknownNameError, UsageError, nearest
+    from cpplug.api.errors import CalibrationMissing, UnknownNameError, UsageError, nearest
     from cpplug.api.times import format_time
     from cpplug.engine.plan import default_inputs
     from cpplug.store.records import DataId
@@ -281,9 +286,14 @@ def which(
         else:
             at = _time(moment) or 0
         names = [part for item in inputs for part in item.split(",")] or default_inputs(repo, name)
-        data_id = DataId(name, detector, filter_name)
-        answer = repo.find(dataset_type, data_id, names, at)
-    row = {"id": answer.dataset.id, "type": dataset_type, "detector": detector,
+        number = _detector_number(repo, name, detector)
+        try:
+            answer = repo.find(dataset_type, DataId(name, number, filter_name), names, at)
+        except CalibrationMissing:
+            if not repo.datasets(dataset_type):
+                state.catalog.find_calibration(dataset_type)  # a mistyped name ends here
+            raise
+    row = {"id": answer.dataset.id, "type": dataset_type, "detector": number,
            "run": answer.dataset.run, "collection": answer.collection,
            "begin": format_time(answer.begin), "end": format_time(answer.end),
            "sha256": answer.dataset.sha256, "path": answer.dataset.path,
@@ -293,3 +303,15 @@ def which(
         click.echo(f"\nSearched at {format_time(at)} TAI = {format_time(at, 'utc')}:")
         for number, step in enumerate(answer.trace, 1):
             click.echo(f"{number:3}. {step.collection} ({step.kind}): {step.outcome}")
+
+
+def _detector_number(repo: Repository, instrument: str, key: str) -> int:
+    """Return the id of a detector that was given by id or name."""
+    from cpplug.api.errors import UnknownNameError
+
+    rows = repo.detectors(instrument)
+    for row in rows:
+        if key in (str(row.id), row.name):
+            return row.id
+    known = ", ".join(f"{row.id} ({row.name})" for row in rows)
+    raise UnknownNameError(f"{instrument} has no detector {key!r}.", f"Known: {known}.")

@@ -52,7 +52,8 @@ def selection(
                 f"{getattr(error, 'strerror', None) or error}.",
                 "Name a text file that holds the expression.",
             ) from None
-        where = f"({where}) AND ({text})" if where.strip() else text
+        first, second = (part.rstrip("\\ \t\r\n") for part in (where, text))
+        where = f"({first}) AND ({second})" if first.strip() else second
     values: dict[str, Any] = {}
     for bind in binds:
         name, equals, value = bind.partition("=")

@@ -214,6 +214,11 @@ def chain(state: State, parent: str, children: tuple[str, ...], mode: str, forma
     from cpplug.api.events import ChainChanged
 
     words = [word for child in children for word in child.split(",") if word]
+    if not words and mode != "pop":
+        raise UsageError(
+            f"No collections are named, and {parent!r} is left as it is.",
+            f"To see a chain: cpplug collections {parent}.",
+        )
     with state.repository() as repo:
         if mode == "pop":
             try:
@@ -243,11 +248,24 @@ def remove_run(state: State, name: str, decertify: bool, unlink: bool, confirm: 
     with state.repository() as repo:
         row = repo.collection(name)
         held = ", ".join(f"{n} {kind}" for kind, n in row.counts.items()) or "nothing"
-        if confirm:
-            click.confirm(f"Delete {name} ({held})?", abort=True, err=True)
+        if confirm and not _agreed(f"Delete {name} ({held})?"):
+            click.echo("Nothing was deleted.", err=True)
+            return
         removed = repo.remove_run(name, decertify=decertify, unlink=unlink)
     click.echo(
         f"Deleted {name}: {len(removed.datasets)} products, {removed.n_raws} raw frames, "
         f"{len(removed.files)} files.",
         err=True,
     )
+
+
+def _agreed(question: str) -> bool:
+    from cpplug.api.errors import UsageError
+
+    try:
+        return click.confirm(question, err=True)
+    except click.Abort:
+        click.echo(err=True)
+        raise UsageError(
+            "Nobody answered, so nothing was deleted.", "Without a terminal give --no-confirm."
+        ) from None

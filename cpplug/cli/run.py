@@ -58,7 +58,8 @@ def _work_options(command: F) -> F:
         click.option("-i", "--input", "inputs", multiple=True, metavar="COLL[,COLL]",
                      help="Search order; default INSTRUMENT/raw/all,INSTRUMENT/calib."),
         click.option("-o", "--output", default="", metavar="NAME",
-                     help="Chain that gets the new run in front; default u/USER/CALIBGen."),
+                     help="Chain that gets the new run in front; default u/USER/CALIBGen, "
+                     "of a verification u/USER/verifyCALIB."),
         selection_options,
         click.option("--exposures", "exposures", multiple=True, metavar="IDS|@FILE",
                      help="Only these exposure ids."),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 WIDTH = 60
@@ -35,9 +34,11 @@ def draw(rows: Sequence[Any], width: int = WIDTH) -> str:
     span = max(high - low, 1)
     lines: dict[tuple[Any, ...], list[Any]] = {}
     for row in rows:
-        key = (row.dataset_type, row.data_id.detector, row.data_id.physical_filter)
+        data_id = row.data_id
+        key = (data_id.instrument, row.dataset_type, data_id.detector, data_id.physical_filter)
         lines.setdefault(key, []).append(row)
-    labels = {key: " ".join(str(part) for part in key if part != "") for key in lines}
+    skip = 1 if len({key[0] for key in lines}) == 1 else 0
+    labels = {key: " ".join(str(part) for part in key[skip:] if part != "") for key in lines}
     margin = max(len(label) for label in labels.values())
     text, gaps = [], []
     for key, ranges in lines.items():
@@ -52,13 +53,24 @@ def draw(rows: Sequence[Any], width: int = WIDTH) -> str:
                 cells[first] = "|"
             ends[0] = "<" if row.begin is None else ends[0]
             ends[1] = ">" if row.end is None else ends[1]
-        for before, after in pairwise(ranges):
-            if before.end is not None and after.begin is not None and before.end < after.begin:
-                gaps.append(
-                    f"gap: {labels[key]} has nothing in "
-                    f"[{format_time(before.end)}, {format_time(after.begin)}) TAI"
-                )
+        gaps += [
+            f"gap: {labels[key]} has nothing in [{format_time(a)}, {format_time(b)}) TAI"
+            for a, b in _gaps(ranges)
+        ]
         text.append(f"{labels[key]:{margin}} {ends[0]}{''.join(cells)}{ends[1]}")
     axis = f"{'':{margin}}  {format_time(low)}"
     axis += format_time(high).rjust(max(margin + 2 + width - len(axis), 1))
     return "\n".join([*text, axis, *(gaps or ["no gaps"])])
+
+
+def _gaps(ranges: Sequence[Any]) -> list[tuple[int, int]]:
+    """Return what lies between the ranges, which begin one after the other and may overlap."""
+    found: list[tuple[int, int]] = []
+    reached = ranges[0].end
+    for row in ranges[1:]:
+        if reached is None:
+            break
+        if row.begin is not None and row.begin > reached:
+            found.append((reached, row.begin))
+        reached = None if row.end is None else max(reached, row.end)
+    return found

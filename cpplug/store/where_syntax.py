@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     Node = Tree[Token]
 
+_TRAILING = "\\ \t\r\n"
+"""What a command that was broken into lines leaves at the end."""
 _HINTS = {
     "CMP": "Comparisons cannot be chained; write 'x BETWEEN 1 AND 4' or join two with AND.",
     "RANGE": "Ranges belong inside IN (...).",
@@ -76,7 +78,7 @@ def parse(text: str) -> Node | None:
     import lark
 
     try:
-        tree = _parser().parse(text)
+        tree = _parser().parse(text.rstrip(_TRAILING))
     except lark.UnexpectedCharacters as error:
         raise _bad_character(text, error.pos_in_stream or 0) from None
     except lark.UnexpectedToken as error:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
 from cpplug.api.errors import UsageError, WhereSyntaxError, nearest
-from cpplug.api.times import parse_time
+from cpplug.api.times import NS_PER_DAY, NS_PER_SECOND, parse_time, utc_to_tai
 from cpplug.store.fields import WORDS, FieldSet, Kind
 from cpplug.store.where_syntax import complaint, position_of, unquote
 
@@ -30,6 +31,11 @@ Steps = tuple[int, int, int]
 _MISSING: Any = object()
 _NUMBERS = ("int", "float", "date", "detector")
 _RANGE = re.compile(r"\s*(-?\d+)\s*\.\.\s*(-?\d+)\s*(?::\s*(-?\d+))?\s*$")
+_COUNTED = re.compile(r"(unix|jd|cxcsec)/\s*([+-]?\d+(?:\.\d*)?)\s*(?:/\s*(\w+))?$")
+_JD_EPOCH = Decimal("2440587.5")
+"""Julian date of 1970-01-01."""
+_CXC_EPOCH = parse_time("1998-01-01") - 32_184_000_000
+"""1998-01-01 TT, TAI nanoseconds."""
 _COLUMN_TYPE: dict[str, sa.types.TypeEngine[Any]] = {
     "int": sa.BigInteger(), "date": sa.BigInteger(), "detector": sa.BigInteger(),
     "time": sa.BigInteger(), "float": sa.Double(), "str": sa.Text(), "bool": sa.Boolean(),
@@ -213,7 +219,12 @@ class Operands:
             return self._words(_read_values(str(item.children[0])[1:], self, item), item)
         operand = self.operand(item, listed=True)
         if operand.constant and isinstance(operand.value, list):
-            return [self._constant(value, item, loose=True) for value in operand.value]
+            return [
+                self._range(value, item)
+                if isinstance(value, str) and _RANGE.match(value)
+                else self._constant(value, item, loose=True)
+                for value in operand.value
+            ]
         if operand.loose and operand.kind == "str" and re.search(r",|\.\.", operand.value):
             return self._words(re.split(r"\s*,\s*", operand.value.strip()), item)
         return [operand]
@@ -337,9 +348,31 @@ class Operands:
         # astropy's spelling "iso/2021-01-20/utc" names the format first; the text itself tells it.
         text = re.sub(r"^(mjd|iso|isot|fits|yday)/", "", text.strip())
         try:
-            return self._whole(str(parse_time(text)), node)
+            number = _count(text)
+            return self._whole(str(parse_time(text) if number is None else number), node)
         except UsageError as error:
             raise self.fail(node, error.message.rstrip("."), error.next_step) from None
+
+
+def _count(text: str) -> int | None:
+    """Return TAI nanoseconds of a time that is counted: ``unix/...``, ``jd/...``, ``cxcsec/...``.
+
+    Seconds since 1970 (UTC unless it ends in ``/tai``), Julian days (TAI unless it ends in
+    ``/utc``), and seconds since 1998-01-01 TT. None for all other forms.
+    """
+    match = _COUNTED.match(text)
+    if match is None:
+        return None
+    form, number, scale = match[1], Decimal(match[2]), match[3] or ""
+    if form == "cxcsec":
+        if scale not in {"", "tt"}:
+            raise UsageError("Chandra seconds are TT.", "Leave the scale out.")
+        return int(number * NS_PER_SECOND) + _CXC_EPOCH
+    if scale not in {"", "tai", "utc"}:
+        raise UsageError(f"Time scale {scale!r} in {text!r} is not known.", "Use /tai or /utc.")
+    day = form == "jd"
+    ns = int((number - _JD_EPOCH) * NS_PER_DAY) if day else int(number * NS_PER_SECOND)
+    return utc_to_tai(ns) if (scale or ("tai" if day else "utc")) == "utc" else ns
 
 
 def _read_values(name: str, operands: Operands, node: Any) -> list[str]:

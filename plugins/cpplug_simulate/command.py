@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpplug.api import UsageError
+from cpplug.api import UnknownNameError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from cpplug.api import Toolbox
+    from cpplug.api import Instrument, Toolbox
 
 _RECIPES = ("bias", "dark", "flat", "ptc", "science")
 _DEFAULT_COUNT = {"bias": 10, "dark": 10, "flat": 10, "ptc": 20, "science": 5}
@@ -73,6 +73,7 @@ def simulate(
         raise UsageError("Say which camera and where to.", "Give --instrument NAME and -o FOLDER.")
     toolbox: Toolbox = ctx.obj
     instrument = toolbox.instrument(instrument_name)
+    _check_amplifiers(settings, instrument)
 
     from cpplug_simulate.recipes import plan
     from cpplug_simulate.write import simulate_night
@@ -114,6 +115,19 @@ def simulate(
         err=True,
     )
     _print(paths, form, instrument=instrument.name, recipe=recipe, seed=seed, made=sum(made_now))
+
+
+def _check_amplifiers(settings: Any, instrument: Instrument) -> None:
+    """Refuse an option of an amplifier that the camera does not have."""
+    known = {a.name for detector in instrument.camera for a in detector.amplifiers}
+    for path in ("bias_structure.offsets", "read_noise.factors", "gain.factors"):
+        effect, _, option = path.partition(".")
+        for name in getattr(getattr(settings, effect), option):
+            if name not in known:
+                raise UnknownNameError(
+                    f"{path}.{name}: {instrument.name} has no amplifier {name!r}.",
+                    nearest(name, sorted(known)),
+                )
 
 
 def _print(paths: list[Path], form: str, **facts: Any) -> None:

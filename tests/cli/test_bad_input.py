@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -271,6 +273,9 @@ def test_words_that_mean_nothing(ready, words, code, sentence):
         (["which", "bias", "--detector", "0"], 2, "--exposure"),
         (["which", "bias", "--detector", "0", "--exposure", "7"], 2, "simcam exposure 7."),
         (["which", "bias", "--detector", "0", "--exposure", "2021012000001"], 5, "bias"),
+        (["which", "bais", "--detector", "0", "--exposure", "2021012000001"], 2, "'bias'"),
+        (["which", "bias", "--detector", "7", "--exposure", "2021012000001"], 2, "Known: 0 (S0)"),
+        (["chain", "simcam/calib"], 2, "left as it is"),
         (["collections", "nowhere*", "--kind", "RUM"], 2, "'run'"),
         (["remove-run", "u/me/nowhere", "--no-confirm"], 2, "u/me/nowhere"),
         (["events", "u/me/nowhere"], 2, "u/me/nowhere"),
@@ -281,3 +286,12 @@ def test_words_that_mean_nothing(ready, words, code, sentence):
 def test_names_that_are_not_there(ready, words, code, sentence):
     text = ready.refuses(code, *words)
     assert sentence in text, text
+
+
+@pytest.mark.parametrize(("answer", "code"), [("", 2), ("n\n", 0)])
+def test_a_run_is_not_removed_unless_someone_agrees(ready, monkeypatch, answer, code):
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    said = ready("remove-run", "simcam/raw/all", code=code).err
+    assert "othing was deleted" in said
+    assert ("--no-confirm" in said) == (code == 2)
+    assert len(ready("query", "exposures", "--format", "json").rows) == 26

@@ -7,11 +7,11 @@ from cpplug.cli.timeline import draw
 from cpplug.store.records import DataId, ValidityRow
 
 
-def row(begin: str | None, end: str | None, detector: int = 0) -> ValidityRow:
+def row(begin: str | None, end: str | None, detector: int = 0, of: str = "simcam") -> ValidityRow:
     return ValidityRow(
         collection="c",
         dataset_type="bias",
-        data_id=DataId("simcam", detector),
+        data_id=DataId(of, detector),
         dataset="d",
         run="r",
         sha256="s",
@@ -42,3 +42,19 @@ def test_open_ends_point_outwards() -> None:
 def test_one_moment_only_can_be_drawn() -> None:
     text = draw([row(None, None)])
     assert "<" in text and ">" in text
+
+
+def test_what_a_longer_range_covers_is_no_gap() -> None:
+    short = [row("2021-01-10", "2021-01-12"), row("2021-01-20", "2021-01-22")]
+    assert draw([row(None, None), *short]).endswith("no gaps")
+    assert draw([row("2021-01-01", "2021-02-01"), *short]).endswith("no gaps")
+    text = draw([row("2021-01-01", "2021-01-15"), *short])
+    assert text.count("gap:") == 1
+    assert "[2021-01-15T00:00:00, 2021-01-20T00:00:00)" in text
+
+
+def test_cameras_are_kept_apart() -> None:
+    text = draw([row("2021-01-01", "2021-02-01"), row("2021-01-01", "2021-02-01", of="LATISS")])
+    assert [line.split(" |")[0].split() for line in text.splitlines()[:2]] == [
+        ["simcam", "bias", "0"], ["LATISS", "bias", "0"]
+    ]  # fmt: skip

@@ -273,6 +273,19 @@ def test_the_command_lists_effects_with_units():
         (["--effect", "stars"], "not a switch"),
         (["--set", "stars=3"], "sets nothing"),
         (["--set", "stars.fhwm=3"], "fwhm"),
+        (
+            [
+                "-o",
+                "x",
+                "--instrument",
+                "simcam",
+                "--date",
+                "20210120",
+                "--set",
+                "gain.factors.Q=2",
+            ],
+            "no amplifier 'Q'",
+        ),
     ],
 )
 def test_mistakes_on_the_command_line_are_named(tmp_path, monkeypatch, words, message):

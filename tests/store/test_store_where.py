@@ -52,6 +52,7 @@ def test_empty_means_all(shelf):
         ("observation_type IN ('bias', 'dark') AND seq_num < 6", [0, 1, 4, 5]),
         ("exposure_time IN (0) AND seq_num < 6", [0, 4]),
         ("exposure IN (2021012000001, \\\n  2021012000002, \\\n\t2021012000003)", [1, 2, 3]),
+        ("seq_num IN (1, \\\n 2) \\\n", [1, 2]),
         # NULL
         ("temperature = NULL AND seq_num < 8", [1, 5]),
         ("temperature IS NULL AND seq_num < 8", [1, 5]),
@@ -78,6 +79,10 @@ def test_empty_means_all(shelf):
         ("timespan.begin = T'2021-01-20T18:03:00/tai'", [3]),
         ("timespan.begin >= T'59234.7625' AND timespan.begin <= T'mjd/59234.7626'", [18]),
         ("timespan.begin = T'2021:020:18:03:00'", [3]),
+        ("timespan.begin = T'unix/1611165743'", [3]),
+        ("timespan.begin = T'unix/1611165780/tai'", [3]),
+        ("timespan.begin = T'cxcsec/727553012.184'", [3]),
+        ("timespan.begin = T'jd/2459235.2625'", [18]),
         ("timespan OVERLAPS (T'2021-01-20T18:03:00', T'2021-01-20T18:05')", [3, 4]),
         ("(T'2021-01-20T18:03:00', T'2021-01-20T18:05') OVERLAPS exposure.timespan", [3, 4]),
         ("timespan OVERLAPS (T'2021-01-20T18:17', NULL)", [17, 18, 19]),
@@ -111,6 +116,11 @@ def test_empty_means_all(shelf):
 )
 def test_expression(shelf, where, expected):
     assert seqs(shelf, where) == expected
+
+
+def test_a_backslash_may_end_the_text(shelf):
+    found = shelf.exposures("day_obs = 20210120 AND seq_num IN (1) \\ \n", **LATISS)
+    assert [info.seq_num for info in found] == [1]
 
 
 def test_day_ranges_with_step(shelf):
@@ -163,6 +173,7 @@ def test_binds(shelf):
     assert seqs(shelf, "seq_num IN (:a, 7, :b)", binds={"a": 2, "b": {4}}) == [2, 4, 7]
     assert seqs(shelf, "seq_num = :a", binds={"a": "5"}) == [5]
     assert seqs(shelf, "seq_num IN (:a)", binds={"a": "1, 3..5"}) == [1, 3, 4, 5]
+    assert seqs(shelf, "seq_num IN (:a)", binds={"a": [1, "3..5"]}) == [1, 3, 4, 5]
     assert seqs(shelf, "timespan.begin = :t", binds={"t": "2021-01-20T18:03"}) == [3]
     assert seqs(shelf, "timespan OVERLAPS :t", binds={"t": "2021-01-20T18:03"}) == [3]
     assert seqs(shelf, "temperature = :x AND seq_num < 8", binds={"x": None}) == [1, 5]
