@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpplug.cli.output import emit_table, format_option
+from cpplug.cli.output import emit_table, format_option, with_instrument
 from cpplug.cli.state import State
 
 if TYPE_CHECKING:
@@ -207,14 +207,16 @@ def validity(
             if detector is None or row.data_id.detector == detector
         ]
     table = [
-        {"type": r.dataset_type, "detector": r.data_id.detector,
+        {"type": r.dataset_type, "instrument": r.data_id.instrument,
+         "detector": r.data_id.detector,
          "physical_filter": r.data_id.physical_filter, "begin": format_time(r.begin),
          "end": format_time(r.end), "run": r.run, "collection": r.collection,
          "dataset": r.dataset, "sha256": r.sha256}
         for r in rows
     ]  # fmt: skip
     columns = ["type", "detector", "physical_filter", "begin", "end", "run", "collection"]
-    emit_table(table, ["dataset"] if format == "ids" else columns, format)
+    columns = ["dataset"] if format == "ids" else with_instrument(table, columns)
+    emit_table(table, columns, format)
     if timeline and format == "table" and rows:
         from cpplug.cli.timeline import draw
 

@@ -31,6 +31,13 @@ def format_option(command: F) -> F:
     return option(command)
 
 
+def with_instrument(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    """Return the columns, with the instrument behind the first where rows are of several."""
+    if len({row["instrument"] for row in rows}) < 2:
+        return list(columns)
+    return [columns[0], "instrument", *columns[1:]]
+
+
 def emit_table(
     rows: Sequence[Mapping[str, Any]],
     columns: Sequence[str],

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from cpplug.cli.output import emit_table, format_option
+from cpplug.cli.output import emit_table, format_option, with_instrument
 from cpplug.cli.state import State
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -119,7 +119,7 @@ def exposures(
         "exposure", "observation_type", "physical_filter", "exposure_time", "dark_time",
         "target_name", "begin",
     ]  # fmt: skip
-    emit_table(rows, columns, format)
+    emit_table(rows, with_instrument(rows, columns), format)
 
 
 @query.command()
@@ -170,7 +170,8 @@ def products(
             for row in found
         ]
     columns = ["id", "type", "detector", "physical_filter", "run", "created"]
-    emit_table(rows, [*columns, *(["path"] if show_path else [])], format)
+    columns += ["path"] if show_path else []
+    emit_table(rows, with_instrument(rows, columns), format)
 
 
 @query.command()

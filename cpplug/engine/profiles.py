@@ -101,6 +101,7 @@ def load_profile(
             f"There is no verification profile {name!r}.", nearest(name, built_in())
         )
     content = _read(path)
+    _check_name(path, content)
     if known_tests is not None:
         for test in content.tests:
             if test not in known_tests:
@@ -119,6 +120,19 @@ def load_profile(
             for test, limits in content.tests.items()
         },
     )
+
+
+def _check_name(path: Path, content: _File) -> None:
+    """Refuse other limits under the name of a built-in profile: a report shows the name first."""
+    if path.parent == FOLDER or content.profile not in built_in():
+        return
+    own = _read(FOLDER / f"{content.profile}.toml")
+    if _checksum(content, bootstrap=False) != _checksum(own, bootstrap=False):
+        raise ConfigError(
+            f"Verification profile {path} calls itself {content.profile!r}, and its limits are "
+            "not those of that profile.",
+            "Give it a name of its own: profile = ...",
+        )
 
 
 def _read(path: Path) -> _File:

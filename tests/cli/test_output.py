@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cpplug.cli.output import FORMATS, render
+from cpplug.cli.output import FORMATS, render, with_instrument
 
 ROWS = [
     {"id": 2021012000019, "name": "a b", "value": 1.0 / 3.0, "tags": ["x", "y"], "more": {"k": 1}},
@@ -54,3 +54,10 @@ def test_csv_keeps_every_digit_and_a_table_does_not():
     rows = [{"id": 1, "value": 0.1 + 0.2}]
     assert render(rows, ["id", "value"], "csv") == "id,value\n1,0.30000000000000004\n"
     assert render(rows, ["id", "value"], "table").endswith("0.3\n")
+
+
+def test_rows_of_several_instruments_say_which():
+    rows = [{"id": 1, "instrument": "a"}, {"id": 1, "instrument": "b"}]
+    assert with_instrument(rows, ["id", "name"]) == ["id", "instrument", "name"]
+    assert with_instrument(rows[:1], ["id", "name"]) == ["id", "name"]
+    assert with_instrument([], ["id"]) == ["id"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cpplug.api.errors import ConfigError, UnknownNameError
-from cpplug.engine.profiles import built_in, load_profile
+from cpplug.engine.profiles import FOLDER, built_in, load_profile
 
 VERIFIERS = {entry.name for entry in entry_points(group="cpplug.verifier")}
 SMALL = """
@@ -107,3 +107,12 @@ def test_not_trusting_the_read_noise_is_a_profile_of_its_own() -> None:
     assert lenient.name == "strict+bootstrap"
     assert lenient.sha256 != plain.sha256
     assert lenient.tests == plain.tests
+
+
+def test_other_limits_under_the_name_of_a_built_in_profile_are_refused(tmp_path: Path) -> None:
+    text = (FOLDER / "strict.toml").read_text()
+    assert load_profile(write(tmp_path, text)).sha256 == load_profile().sha256
+    with pytest.raises(ConfigError, match="calls itself 'strict'"):
+        load_profile(write(tmp_path, text.replace("tolerance = 0.5", "tolerance = 50")))
+    own = text.replace("tolerance = 0.5", "tolerance = 50").replace('"strict"', '"summer"')
+    assert load_profile(write(tmp_path, own)).name == "summer"
