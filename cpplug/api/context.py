@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
-from cpplug.api.records import Check, Solution, Threshold
+from cpplug.api.records import Check, Frame, Solution, Threshold
 
 if TYPE_CHECKING:
     from cpplug.api.camera import Camera, Detector
@@ -58,6 +58,21 @@ class Calibs(Protocol):
 
     def has(self, dataset_type: str) -> bool:
         """Tell whether a calibration of this type was found."""
+
+    def sibling(self, detector: str) -> Frame | None:
+        """Return another detector's frame of the same exposure, to look at and not to change.
+
+        It stands at the same stage of the chain: after the same steps, up to the one that asks and
+        without it. None when the exposure has no raw frame of that detector. Steps whose record
+        says ``siblings=True`` may ask.
+
+        Raises
+        ------
+        UnknownNameError
+            When the camera has no detector of this name.
+        CpplugError
+            When that frame cannot be read or corrected so far.
+        """
 
 
 class Exposures(Protocol):

@@ -21,7 +21,7 @@ from cpplug.api.events import Event
 from cpplug.api.exposure import MASK_DTYPE, AmplifierNoise, Exposure, Image, RawExposure, mask_bits
 from cpplug.api.instrument import ExposureInfo
 from cpplug.api.product import ImageProduct, TableProduct
-from cpplug.api.records import Combiner, Solution, Solver, Threshold
+from cpplug.api.records import Combiner, Frame, Solution, Solver, Threshold
 from cpplug.api.stack import Block, Combined
 from cpplug.api.times import NS_PER_SECOND, parse_time
 
@@ -138,15 +138,21 @@ def make_product(detector: Detector, value: float = 0.0, unit: str = "adu") -> I
 
 
 class FakeCalibs:
-    """Calibrations from two mappings, dataset type to product."""
+    """Calibrations from two mappings, dataset type to product; siblings by detector name.
+
+    ``asked`` lists the detectors whose frame was asked for.
+    """
 
     def __init__(
         self,
         images: Mapping[str, ImageProduct] | None = None,
         tables: Mapping[str, TableProduct] | None = None,
+        siblings: Mapping[str, Frame] | None = None,
     ) -> None:
         self.images = dict(images or {})
         self.tables = dict(tables or {})
+        self.siblings = dict(siblings or {})
+        self.asked: list[str] = []
 
     def image(self, dataset_type: str, like: Exposure | None = None) -> ImageProduct:
         """Return an image calibration; CalibrationMissing or DataError as the real one."""
@@ -166,6 +172,11 @@ class FakeCalibs:
     def has(self, dataset_type: str) -> bool:
         """Tell whether a calibration of this type was given."""
         return dataset_type in self.images or dataset_type in self.tables
+
+    def sibling(self, detector: str) -> Frame | None:
+        """Return the frame that was given for this detector, or None."""
+        self.asked.append(detector)
+        return self.siblings.get(detector)
 
 
 class FakeExposures:

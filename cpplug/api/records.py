@@ -48,6 +48,8 @@ class IsrStep(Struct, frozen=True, kw_only=True):
     """Other names for the switch: ``("defect",)`` lets ``isr:doDefect`` find ``defects``."""
     assembles: bool = False
     """True for the one step that turns a RawExposure into an Exposure."""
+    siblings: bool = False
+    """Looks at other detectors of the same exposure: may ask for ``Calibs.sibling``."""
 
 
 class Combiner(Struct, frozen=True, kw_only=True):

@@ -120,6 +120,8 @@ class IsrStepContract:
 
     tables: ClassVar[dict[str, TableProduct]] = {}
     """Table calibrations that the step needs, by dataset type; images are made of zeros."""
+    siblings: ClassVar[dict[str, Any]] = {}
+    """Frames of other detectors of the exposure, by detector name."""
 
     def calibs(self) -> Any:
         """Return the calibrations; override it where an image of zeros will not do."""
@@ -127,7 +129,8 @@ class IsrStepContract:
 
         detector = make_camera().detector(0)
         images = [name for name in self.step.needs if name not in self.tables]
-        return FakeCalibs({name: make_product(detector) for name in images}, self.tables)
+        products = {name: make_product(detector) for name in images}
+        return FakeCalibs(products, self.tables, self.siblings)
 
     def applied(self) -> Any:
         """Run the step on a fresh frame with its default options."""
@@ -165,6 +168,12 @@ class IsrStepContract:
             self._arrays(self.applied()), self._arrays(self.applied()), strict=True
         ):
             assert np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
+
+    def test_says_that_it_looks_at_other_detectors(self) -> None:
+        """Only a step whose record says so asks for other detectors' frames."""
+        calibs = self.calibs()
+        self.step.apply(self.frame(), self.step.config(), calibs)
+        assert self.step.siblings or not calibs.asked
 
     def test_makes_no_new_nan(self) -> None:
         """A frame without NaN has none afterwards."""

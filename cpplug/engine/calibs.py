@@ -13,9 +13,10 @@ from pathlib import Path
 
 import msgspec
 
-from cpplug.api.errors import CalibrationMissing, DataError
+from cpplug.api.errors import CalibrationMissing, DataError, PluginError
 from cpplug.api.exposure import Exposure
 from cpplug.api.product import ImageProduct, Product, TableProduct
+from cpplug.api.records import Frame
 from cpplug.engine.products import check_unchanged, read_product
 
 
@@ -72,6 +73,19 @@ class FoundCalibs:
     def has(self, dataset_type: str) -> bool:
         """Tell whether a calibration of this type was found."""
         return dataset_type in self._refs
+
+    def sibling(self, detector: str) -> Frame | None:
+        """Refuse: only a step that announced it is handed other detectors (``engine.siblings``).
+
+        Raises
+        ------
+        PluginError
+            Always.
+        """
+        raise PluginError(
+            f"The frame of detector {detector} was asked for without notice.",
+            "Tell its author: only a step whose record says siblings=True may ask.",
+        )
 
     def _product(self, dataset_type: str) -> Product:
         if dataset_type not in self._refs:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 from cpplug.api.context import Calibs
 from cpplug.api.errors import ConfigError, CpplugError, DataError, PluginError
 from cpplug.api.events import Event, MeasurementRecorded, StepFinished, StepSkipped
 from cpplug.api.exposure import Exposure, RawExposure
-from cpplug.api.records import IsrStep, PlannedStep, Work
+from cpplug.api.records import Frame, IsrStep, PlannedStep, Work
 from cpplug.engine.settings import build
 
 
@@ -63,12 +64,19 @@ def check_chain(steps: Sequence[IsrStep]) -> None:
         )
 
 
+def put_in_front(error: CpplugError, text: str) -> None:
+    """Say in front of an error's message where it happened."""
+    error.message = f"{text}{error.message}"
+    error.args = (error.message, error.next_step)
+
+
 def run_chain(
     frame: RawExposure,
     planned: Sequence[PlannedStep],
     calibs: Calibs,
     executor: Executor,
     emit: Callable[[Event], None],
+    beside: Callable[[int], Calibs] | None = None,
 ) -> Exposure:
     """Correct one exposure.
 
@@ -84,6 +92,9 @@ def run_chain(
         The plugin catalog.
     emit
         Told what happened.
+    beside
+        Gives the calibrations for the step of this number in ``planned``, where its record says
+        that it looks at other detectors; default: ``calibs``.
 
     Returns
     -------
@@ -97,24 +108,36 @@ def run_chain(
     PluginError
         When a step breaks.
     """
+    current = run_steps(frame, planned, calibs, executor, emit, beside)
+    if not isinstance(current, Exposure):
+        raise DataError("The chain ended before the amplifiers were assembled.")
+    return current
+
+
+def run_steps(
+    frame: RawExposure,
+    planned: Sequence[PlannedStep],
+    calibs: Calibs,
+    executor: Executor,
+    emit: Callable[[Event], None],
+    beside: Callable[[int], Calibs] | None = None,
+) -> Frame:
+    """Run a chain, or the first steps of one; arguments and errors of :func:`run_chain`."""
     current: Any = frame
     reported = 0
-    for step in planned:
+    for number, step in enumerate(planned):
         if not step.enabled:
             emit(StepSkipped(step=step.name, reason=f"switched off ({step.source})"))
             continue
         record: IsrStep = executor.get("isr_step", step.name)
         config = build(record.config, step.options)
+        offered = beside(number) if beside is not None and record.siblings else calibs
+        work = partial(record.apply, current, config, offered)
         started = time.perf_counter()
-
-        def work(record: IsrStep = record, config: Any = config, given: Any = current) -> Any:
-            return record.apply(given, config, calibs)
-
         try:
             current = executor.execute(Work(kind="isr_step", name=step.name, run=work), None)
         except CpplugError as error:
-            error.message = f"Step {step.name}: {error.message}"
-            error.args = (error.message, error.next_step)
+            put_in_front(error, f"Step {step.name}: ")
             raise
         except MemoryError:
             raise
@@ -132,6 +155,4 @@ def run_chain(
                 )
             )
         reported = len(current.measurements)
-    if not isinstance(current, Exposure):
-        raise DataError("The chain ended before the amplifiers were assembled.")
     return current

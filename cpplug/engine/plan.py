@@ -26,10 +26,12 @@ from cpplug.api.records import Calibration, ExposureQuery, IsrStep, PlannedStep,
 from cpplug.engine.calibs import CalibRef
 from cpplug.engine.chains import Chain, load_chain
 from cpplug.engine.isr import check_chain
+from cpplug.engine.lookup import Lookup
 from cpplug.engine.settings import Layer, Settings, read_layer, steps_in_order
+from cpplug.engine.siblings import Sibling
 from cpplug.host.catalog import Catalog
 from cpplug.store import Repository
-from cpplug.store.records import DataId, DatasetRow
+from cpplug.store.records import DatasetRow
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +58,8 @@ class Unit(msgspec.Struct, frozen=True, kw_only=True):
     raw: str
     sha256: str
     calibs: tuple[CalibRef, ...] = ()
+    siblings: tuple[Sibling, ...] = ()
+    """The other detectors of the exposure, where a step looks at them."""
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,15 +105,16 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             self.instrument,
             self.config_digest,
             [
-                (g.detector, g.physical_filter, [(u.sha256, _shas(u.calibs)) for u in g.units])
+                (g.detector, g.physical_filter, [_content(unit) for unit in g.units])
                 for g in self.groups
             ],
         ]
         return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
 
 
-def _shas(calibs: Sequence[CalibRef]) -> list[str]:
-    return sorted(calib.sha256 for calib in calibs)
+def _content(unit: Unit) -> list[Any]:
+    siblings = [sibling.content() for sibling in unit.siblings]
+    return [unit.sha256, sorted(calib.sha256 for calib in unit.calibs), *siblings]
 
 
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,15 +225,14 @@ def make_plan(
     wanted = _wanted_detectors(instrument, request, candidate)
     rejected: dict[int, str] = {}
     groups: list[Group] = []
+    lookup = Lookup(repo, instrument.name, inputs, candidate or {})
     for detector in wanted:
         scoped = f"({where}) AND detector = {detector.id}"
         infos = repo.exposures(scoped, instrument=instrument.name, binds=request.binds)
         infos = _listed(infos, request, repo, instrument, rejected)
         infos = _usable(infos, rejected)
         for name, members in _split(infos, recipe).items():
-            units = _units(
-                repo, instrument, catalog, detector.id, members, steps, inputs, candidate
-            )
+            units = _units(lookup, catalog, instrument, detector.id, members, steps)
             groups.append(
                 Group(
                     detector=detector.id,
@@ -340,61 +344,47 @@ def _split(infos: Sequence[ExposureInfo], recipe: Calibration) -> dict[str, list
 
 
 def _units(
-    repo: Repository,
-    instrument: Instrument,
+    lookup: Lookup,
     catalog: Catalog,
+    instrument: Instrument,
     detector: int,
     infos: Sequence[ExposureInfo],
     steps: Sequence[PlannedStep],
-    inputs: Sequence[str],
-    candidate: Mapping[int, DatasetRow] | None,
 ) -> tuple[Unit, ...]:
-    needed = {
-        need: step.name
-        for step in steps
-        if step.enabled
-        for need in catalog.get("isr_step", step.name).needs
-    }
-    raws = repo.raw_paths(instrument.name, detector, [info.exposure for info in infos])
+    chain = [catalog.get("isr_step", step.name) for step in steps if step.enabled]
+    needed = {need: step.name for step in chain for need in step.needs}
+    others: list[int] = []
+    before: list[str] = []
+    looking = [number for number, step in enumerate(chain) if step.siblings]
+    if looking:
+        others = [one.id for one in instrument.camera if one.id != detector]
+        before = list(dict.fromkeys(n for step in chain[: looking[-1]] for n in step.needs))
+    lookup.prepare([detector, *others], [info.exposure for info in infos])
     units = []
     for info in infos:
         calibs = []
         for dataset_type, step in needed.items():
-            forced = candidate.get(detector) if candidate else None
-            if forced is not None and forced.dataset_type == dataset_type:
-                calibs.append(_ref(repo, forced, forced.run, None, None))
-                continue
-            data_id = DataId(
-                instrument=instrument.name, detector=detector, physical_filter=info.physical_filter
-            )
             try:
-                found = repo.find(dataset_type, data_id, inputs, info.middle)
+                calibs.append(lookup.calib(dataset_type, detector, info))
             except CalibrationMissing as error:
                 raise CalibrationMissing(
                     f"Step {step!r} needs a {dataset_type} for exposure {info.exposure}, detector "
                     f"{detector}, and none was found. {error.message}",
                     f"Build one, add its collection to --input, or use -c isr:do_{step}=False.",
                 ) from None
-            calibs.append(_ref(repo, found.dataset, found.collection, found.begin, found.end))
-        raw = raws[info.exposure]
-        units.append(Unit(info=info, raw=str(raw.path), sha256=raw.sha256, calibs=tuple(calibs)))
+        raw = lookup.raw(detector, info.exposure)
+        assert raw is not None  # the selection asks for exposures of this detector
+        found = [lookup.sibling(other, info, before) for other in others]
+        units.append(
+            Unit(
+                info=info,
+                raw=str(raw.path),
+                sha256=raw.sha256,
+                calibs=tuple(calibs),
+                siblings=tuple(one for one in found if one is not None),
+            )
+        )
     return tuple(units)
-
-
-def _ref(
-    repo: Repository, dataset: DatasetRow, collection: str, begin: int | None, end: int | None
-) -> CalibRef:
-    return CalibRef(
-        dataset_type=dataset.dataset_type,
-        dataset=dataset.id,
-        path=str(repo.root / dataset.path),
-        sha256=dataset.sha256,
-        collection=collection,
-        begin=begin,
-        end=end,
-        detector=dataset.data_id.detector,
-        physical_filter=dataset.data_id.physical_filter,
-    )
 
 
 def _why_nothing(

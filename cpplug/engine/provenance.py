@@ -30,6 +30,16 @@ def provenance_of(
     import numpy
 
     calibs = {calib.dataset: calib for unit in used for calib in unit.calibs}
+    siblings = [
+        {
+            "exposure": unit.info.exposure,
+            "detector": sibling.detector,
+            "sha256": sibling.sha256,
+            "calibrations": [calib.dataset for calib in sibling.calibs],
+        }
+        for unit in used
+        for sibling in unit.siblings
+    ]
     return {
         "inputs": [{"exposure": unit.info.exposure, "sha256": unit.sha256} for unit in used],
         "n_failed": failed,
@@ -45,6 +55,7 @@ def provenance_of(
             }
             for calib in calibs.values()
         ],
+        **({"siblings": siblings} if siblings else {}),
         "steps": [step.name for step in driver.plan.steps if step.enabled],
         "config": driver.prepared.settings.as_dict(),
         "config_digest": driver.plan.config_digest,

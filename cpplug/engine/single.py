@@ -17,6 +17,7 @@ from cpplug.engine.calibs import FoundCalibs, ProductCache
 from cpplug.engine.isr import run_chain
 from cpplug.engine.plan import Group, Plan, Prepared, Unit
 from cpplug.engine.products import write_product
+from cpplug.engine.siblings import Others, Sibling
 from cpplug.host.catalog import Catalog
 
 
@@ -32,8 +33,18 @@ def correct(
     """
     detector = prepared.instrument.camera.detector(group.detector)
     raw = fits.read_raw(Path(unit.raw), unit.info, detector)
-    calibs = FoundCalibs(unit.calibs, ProductCache())
-    return run_chain(raw, prepared.plan.steps, calibs, catalog, emit)
+    cache = ProductCache()
+    others = Others(
+        camera=prepared.instrument.camera,
+        info=unit.info,
+        steps=prepared.plan.steps,
+        executor=catalog,
+        cache=cache,
+        own=Sibling(detector=group.detector, raw=unit.raw, calibs=unit.calibs),
+        siblings=unit.siblings,
+    )
+    calibs = FoundCalibs(unit.calibs, cache)
+    return run_chain(raw, prepared.plan.steps, calibs, catalog, emit, others.at)
 
 
 def write_exposure(

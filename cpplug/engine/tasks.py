@@ -41,6 +41,7 @@ def make_task(
         group.detector,
         [(step.name, sorted(msgspec.to_builtins(step.options).items())) for step in steps],
         sorted(calib.sha256 for calib in unit.calibs),
+        [sibling.content() for sibling in unit.siblings],
         sorted(options.items()),
         verifiers,
     ]
@@ -55,6 +56,7 @@ def make_task(
         raw=unit.raw,
         steps=steps,
         calibs=unit.calibs,
+        siblings=unit.siblings,
         calibration=recipe.name,
         options=options,
         frame=str(folder / f"det{group.detector}" / str(unit.info.exposure))

@@ -32,6 +32,7 @@ from cpplug.engine import fits, frames, scratch
 from cpplug.engine.calibs import CalibRef, FoundCalibs, ProductCache
 from cpplug.engine.context import UnitContext
 from cpplug.engine.isr import run_chain
+from cpplug.engine.siblings import Others, Sibling
 from cpplug.host.catalog import Catalog
 
 UNUSABLE = ("BAD", "SAT", "NO_DATA", "UNMASKEDNAN")
@@ -51,6 +52,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     raw: str
     steps: tuple[PlannedStep, ...]
     calibs: tuple[CalibRef, ...]
+    siblings: tuple[Sibling, ...] = ()
+    """The other detectors of the exposure, where a step looks at them."""
     calibration: str
     options: dict[str, Any]
     frame: str
@@ -128,7 +131,16 @@ class Session:
         detector = instrument.camera.detector(task.detector)
         raw = fits.read_raw(Path(task.raw), task.info, detector)
         calibs = FoundCalibs(task.calibs, self.cache)
-        exposure = run_chain(raw, task.steps, calibs, self.catalog, events.append)
+        others = Others(
+            camera=instrument.camera,
+            info=task.info,
+            steps=task.steps,
+            executor=self.catalog,
+            cache=self.cache,
+            own=Sibling(detector=task.detector, raw=task.raw, calibs=task.calibs),
+            siblings=task.siblings,
+        )
+        exposure = run_chain(raw, task.steps, calibs, self.catalog, events.append, others.at)
         del raw
         fields: dict[str, Any] = {"unusable": unusable_amplifiers(detector, exposure.mask)}
         if task.measure:
