@@ -280,12 +280,14 @@ class _Plan:
             if value is not None
         )
         again = f"cpplug certify {inputs} {self._output} {row.dataset_type}{options}"
+        ways = f"To put the new one in its place: {again} --replace."
+        if all(range_.begin < self._span[0] for _, range_ in self._conflicts):
+            ways = f"To end the older one at the new begin: {again} --truncate. {ways}"
         raise CertificationConflict(
             f"{row.dataset_type} {row.id} of {row.data_id} cannot be valid "
             f"{range_text(begin, end)} in {self._output}: it overlaps {old.dataset}, valid there "
             f"{range_text(*from_stored(old.begin, old.end))}.{also}",
-            f"To end the older one at the new begin: {again} --truncate. "
-            f"To put the new one in its place: {again} --replace.",
+            ways,
         )
 
     def write(self, connection: Connection, owner: int) -> None:

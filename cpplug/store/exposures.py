@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from cpplug.api.errors import UnknownNameError, UsageError, nearest
 from cpplug.api.instrument import ExposureInfo
+from cpplug.api.times import format_time
 from cpplug.store import collections, schema
 from cpplug.store.base import StorePart
 from cpplug.store.fields import FieldSet, exposure_fields
@@ -306,8 +307,13 @@ class _Ledger:
 
 def _differences(known: ExposureInfo, given: ExposureInfo) -> str:
     """Return the facts in which two records of one exposure differ, with both values."""
+
+    def shown(info: ExposureInfo, name: str) -> str:
+        value = getattr(info, name)
+        return f"{format_time(value)} TAI" if name in {"begin", "end"} else repr(value)
+
     return ", ".join(
-        f"{name} is {getattr(known, name)!r}, here {getattr(given, name)!r}"
+        f"{name} is {shown(known, name)}, here {shown(given, name)}"
         for name in _COMPARED
         if getattr(known, name) != getattr(given, name)
     )

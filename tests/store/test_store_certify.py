@@ -164,8 +164,10 @@ def test_truncate(two, facts):
         "shortened", ((facts.T0, facts.T0 + 5 * facts.DAY),)
     )  # fmt: skip
     facts.build(two, "run3")
-    with pytest.raises(CertificationConflict):  # run2 does not begin earlier
+    with pytest.raises(CertificationConflict) as caught:  # run2 does not begin earlier
         facts.certify(two, "run3", "calib", 4, 9, truncate=True)
+    assert "--truncate" not in caught.value.next_step
+    assert "--replace" in caught.value.next_step
     assert facts.ranges(two, "calib") == [(0, 5), (5, None)]
 
 

@@ -149,6 +149,13 @@ def test_other_facts_conflict_and_nothing_of_them_is_stored(repo, facts):
     assert repo.exposures("seq_num = 0") == [facts.info(0)]
 
 
+def test_times_in_conflict_are_dates(repo, facts):
+    repo.ingest([facts.raw(0)], "raw/all")
+    info = facts.info(0)
+    (outcome,) = repo.ingest([facts.raw(0, end=info.end + facts.DAY)], "raw/all")
+    assert "end is 2021-01-20T18:00:00 TAI, here 2021-01-21T18:00:00 TAI" in outcome.reason
+
+
 def test_other_pixels_conflict(repo, facts):
     repo.ingest([facts.raw_of(facts.info(0), sha="a" * 64, path="/one.fits")], "raw/all")
     again = facts.raw_of(facts.info(0), sha="b" * 64, path="/two.fits")
