@@ -1,10 +1,15 @@
-"""Distributions made on the spot, as pip would leave them."""
+"""Distributions made on the spot, as pip would leave them. No property is tested by the clock."""
 
 import sys
 from textwrap import dedent
 
 import pytest
+from hypothesis import settings
 from stevedore import ExtensionManager, _cache
+
+# The first example may have to compile a kernel.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 STEP = """
 from cpplug.api import IsrStep, hookimpl

@@ -152,6 +152,11 @@ class Database:
             return RepositoryError(
                 f"The registry {self.place} cannot be written.", "Check the rights of its folder."
             )
+        if "unable to open database file" in text:
+            return RepositoryError(
+                f"The registry {self.place} cannot be opened: its folder cannot be written.",
+                "Check the rights of the folder and its disk; reading needs them, too.",
+            )
         if "full" in text and self.kind == "sqlite":
             return RepositoryError(
                 f"No space is left for the registry {self.place}.", "Free some and try again."

@@ -196,7 +196,9 @@ def test_a_limit_on_the_size_of_files(ready_repo, limit, call):
         assert again.out.count(" bias ") == 1
 
 
-def test_a_full_disk(ready_repo, tmp_path):
+@pytest.fixture
+def small_disk(ready_repo, tmp_path):
+    """A disk with a repository and little space."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(disk)]
@@ -204,9 +206,21 @@ def test_a_full_disk(ready_repo, tmp_path):
         pytest.skip("this machine lets us make no small disk")
     try:
         shutil.copytree(ready_repo, disk / "repo")
-        done = run_apart(disk, *BUILD, "--no-progress")
-        assert done.returncode in {7, 9}, done.stderr
-        assert "Traceback" not in done.stderr and "fault in cpplug" not in done.stderr
-        assert "pace" in done.stderr
+        yield disk
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk(small_disk):
+    done = run_apart(small_disk, *BUILD, "--no-progress")
+    assert done.returncode in {7, 9}, done.stderr
+    assert "Traceback" not in done.stderr and "fault in cpplug" not in done.stderr
+    assert "pace" in done.stderr
+
+
+@pytest.mark.parametrize("words", [BUILD, ("query", "exposures")])
+def test_a_disk_that_may_only_be_read(small_disk, words):
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    done = run_apart(small_disk, *words, "--no-progress")
+    assert done.returncode == 9, done.stderr
+    assert done.stderr.count("cannot be opened: its folder cannot be written.") == 1
