@@ -1,17 +1,16 @@
 """Crosstalk: take out the ghosts that bright pixels leave in the other amplifiers.
 
-All amplifiers of a detector are read at the same moment, and a little of the signal of each leaks
-into the others. The product ``crosstalk`` says how much goes from each source amplifier to each
-target; the step subtracts it and marks pixels that received a lot.
+All amplifiers of a camera are read at the same moment, and a little of the signal of each leaks
+into the others, mostly on its own detector. The product ``crosstalk`` says how much goes from each
+source amplifier to each target; the step subtracts it and marks pixels that received a lot.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from cpplug.api import (
     MASK_DTYPE,
@@ -28,12 +27,18 @@ from cpplug.api import (
     median,
     not_negative,
 )
-from cpplug_crosstalk.correction import Amplifiers, Plan, received, subtract
-from cpplug_crosstalk.table import Coefficients, make_crosstalk, read_crosstalk
+from cpplug_crosstalk.correction import Amplifiers, Plan, Reals, received, subtract
+from cpplug_crosstalk.sides import Side
+from cpplug_crosstalk.table import (
+    Coefficients,
+    add_source,
+    make_crosstalk,
+    other_sources,
+    read_crosstalk,
+    read_source,
+)
 
-__all__ = ["CrosstalkConfig", "make_crosstalk", "subtract_crosstalk"]
-Reals = npt.NDArray[np.float64]
-Pixel = TypeVar("Pixel", np.float32, np.uint16)
+__all__ = ["CrosstalkConfig", "add_source", "make_crosstalk", "subtract_crosstalk"]
 
 
 class CrosstalkConfig(Config, frozen=True):
@@ -60,7 +65,11 @@ class CrosstalkConfig(Config, frozen=True):
 def subtract_crosstalk(
     frame: RawExposure | Exposure, config: CrosstalkConfig, calibs: Calibs
 ) -> RawExposure | Exposure:
-    """Subtract from every amplifier what the others leaked into it; algorithms A.9.
+    """Subtract from every amplifier what others leaked into it; algorithms A.9.
+
+    First come the detector's own amplifiers, then those of other detectors that the product names,
+    with their frames of the same exposure. One that the exposure lacks is left out and
+    ``crosstalk_source_missing`` = 1 is recorded under its name.
 
     Pixels are paired as they were read: a raw frame amplifier by amplifier with its overscans, an
     assembled one after turning each amplifier to its read-out corner. Sources are the pixels before
@@ -79,33 +88,28 @@ def subtract_crosstalk(
         When a background is asked for on a frame before assembly.
     DataError
         When the product is of another detector or misses the quadratic coefficients, amplifiers
-        differ in size, the frame is neither in adu nor electron, or no gain is usable.
+        differ in size, the frame is neither in adu nor electron, no gain is usable, or another
+        detector's frame cannot be used.
     """
-    found = read_crosstalk(calibs.table("crosstalk"), frame.detector)
+    product = calibs.table("crosstalk")
+    found = read_crosstalk(product, frame.detector)
     bit = MASK_DTYPE(mask_bits(config.crosstalk_mask_plane))
     _check(frame, config, found)
-    linear = found.linear.copy()
-    quadratic = np.zeros_like(linear)
-    if config.do_quadratic_crosstalk_correction and found.quadratic is not None:
-        quadratic = found.quadratic.copy()
-    amps = _amplifiers(frame)
-    whole = mask_bits("BAD")
-    dead = [bool((mask & MASK_DTYPE(whole)).all()) for mask in amps.masks]
-    for matrix in (linear, quadratic):
-        matrix[dead, :] = 0.0
-        matrix[:, dead] = 0.0
-    marked = 0
-    if linear.any() or quadratic.any():
-        if isinstance(frame, Exposure) and (frame.variance is not None or frame.noise):
-            # The plane must be made before the image changes: it follows from the image as read.
-            amps.variances = _views(frame, frame.variance_plane())
-        data = amps if isinstance(frame, Exposure) else _data(frame, amps)
-        plan = _plan(frame, config, found, linear, quadratic, data)
-        levels = None
-        if config.do_subtrahend_masking:
-            leak = received(data, data.sample(), plan)[1]
-            levels = np.median(leak.reshape(len(leak), -1), axis=1).astype(np.float64)
-        marked = subtract(amps, plan, levels, config.min_pixel_to_mask, bit)
+    target = Side.of(frame, found, frame)
+    marked = _leaked(target, target, config, bit)
+    for name in other_sources(product, frame.detector):
+        sibling = calibs.sibling(name)
+        if sibling is None:
+            frame.record("crosstalk_source_missing", 1, "1", name)
+            continue
+        source = Side.of(sibling, read_source(product, frame.detector, sibling.detector), frame)
+        if source.amps.images[0].shape != target.amps.images[0].shape:
+            raise DataError(
+                f"The amplifiers of detector {name} are not of the size of those of "
+                f"{frame.detector.name}, so that their pixels cannot be paired.",
+                f"Build the crosstalk of {frame.detector.name} without {name}.",
+            )
+        marked += _leaked(source, target, config, bit)
     frame.record("crosstalk_pixels", marked, "pixel")
     return frame
 
@@ -130,72 +134,38 @@ def _check(frame: RawExposure | Exposure, config: CrosstalkConfig, found: Coeffi
         )
 
 
-def _views(frame: Exposure, plane: npt.NDArray[Pixel]) -> list[npt.NDArray[Pixel]]:
-    """Return the amplifiers of an assembled plane, turned to read-out order."""
-    turned = []
-    for amp in frame.detector.amplifiers:
-        turn = tuple(slice(None, None, -1 if flip else 1) for flip in (amp.flip_y, amp.flip_x))
-        turned.append(plane[amp.bbox.slices][turn])
-    return turned
-
-
-def _amplifiers(frame: RawExposure | Exposure) -> Amplifiers:
-    if isinstance(frame, Exposure):
-        images, masks = _views(frame, frame.image), _views(frame, frame.mask)
-    else:
-        names = [amp.name for amp in frame.detector.amplifiers]
-        images = [frame.segments[name] for name in names]
-        masks = [frame.masks[name] for name in names]
-    if len({image.shape for image in images}) > 1:
-        raise DataError(
-            f"The amplifiers of detector {frame.detector.name} differ in size, so that their "
-            "pixels cannot be paired."
-        )
-    return Amplifiers(images, masks, [])
-
-
-def _data(frame: RawExposure, amps: Amplifiers) -> Amplifiers:
-    """Return the data pixels alone: levels are theirs, not those of prescan and overscan."""
-    boxes = [amp.data.slices for amp in frame.detector.amplifiers]
-    return Amplifiers(
-        [image[box] for image, box in zip(amps.images, boxes, strict=True)],
-        [mask[box] for mask, box in zip(amps.masks, boxes, strict=True)],
-        [],
-    )
-
-
-def _scales(frame: RawExposure | Exposure, found: Coefficients) -> Reals:
-    """Return unit of the coefficients per unit of the frame for each amplifier."""
-    amps = frame.detector.amplifiers
-    if frame.unit == found.unit:
-        return np.ones(len(amps))
-    gains = np.array([frame.gain(amp.name) for amp in amps], np.float64)
-    wrong = ~(np.isfinite(gains) & (gains > 0))
-    if found.gains is not None:
-        gains[wrong] = found.gains[wrong]
-    usable = np.isfinite(gains) & (gains > 0)
-    if not usable.any():
-        raise DataError(
-            f"The crosstalk of detector {frame.detector.name} is in {found.unit}, the image in "
-            f"{frame.unit}, and no amplifier has a gain.",
-            "Give the amplifiers a gain in the camera file.",
-        )
-    gains[~usable] = np.median(gains[usable])
-    for amp, bad in zip(amps, wrong, strict=True):
-        if bad:
-            frame.record("invalid_gain", 1, "1", amp.name)
-    return gains if frame.unit == "adu" else 1.0 / gains
+def _leaked(source: Side, target: Side, config: CrosstalkConfig, bit: np.uint16) -> int:
+    """Subtract what one detector leaked into the target; return how many pixels were marked."""
+    found = source.found
+    linear = found.linear.copy()
+    quadratic = np.zeros_like(linear)
+    if config.do_quadratic_crosstalk_correction and found.quadratic is not None:
+        quadratic = found.quadratic.copy()
+    for matrix in (linear, quadratic):
+        matrix[source.dead, :] = 0.0
+        matrix[:, target.dead] = 0.0
+    if not (linear.any() or quadratic.any()):
+        return 0
+    target.take_up_variance()
+    source.take_up_variance()
+    data = source.data()
+    plan = _plan(source, target, config, linear, quadratic, data)
+    levels = None
+    if config.do_subtrahend_masking:
+        leak = received(data, data.sample(), plan)[1]
+        levels = np.median(leak.reshape(len(leak), -1), axis=1).astype(np.float64)
+    return subtract(source.amps, target.amps, plan, levels, config.min_pixel_to_mask, bit)
 
 
 def _plan(
-    frame: RawExposure | Exposure,
+    source: Side,
+    target: Side,
     config: CrosstalkConfig,
-    found: Coefficients,
     linear: Reals,
     quadratic: Reals,
     data: Amplifiers,
 ) -> Plan:
-    scale = _scales(frame, found)
+    scale = source.scale
     levels = data.levels()
     medians = np.array([median(level) for level in levels])
     centre = median(np.concatenate([v * s for v, s in zip(levels, scale, strict=True)]))
@@ -205,11 +175,11 @@ def _plan(
         "AMP": np.nan_to_num(medians),
         "DETECTOR": centre / scale,
     }[config.crosstalk_background_method]
-    to_target = scale[:, None] / scale[None, :]
+    to_target = scale[:, None] / target.scale[None, :]
     return Plan(
         linear=linear * to_target,
         quadratic=quadratic * to_target * scale[:, None],
-        scale=scale,
+        scale=target.scale,
         background=background.astype(np.float32),
         limit=((config.min_pixel_to_mask + centre) / scale).astype(np.float32),
     )
@@ -226,4 +196,5 @@ def cpplug_isr_steps() -> Iterator[IsrStep]:
         config=CrosstalkConfig,
         needs=("crosstalk",),
         after=("overscan",),
+        siblings=True,
     )

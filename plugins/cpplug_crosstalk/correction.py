@@ -48,74 +48,105 @@ class Amplifiers:
 
 @dataclass(frozen=True)
 class Plan:
-    """The correction of one frame, in the frame's own unit."""
+    """What one detector's amplifiers leak into the target's; matrices are ``[source, target]``."""
 
     linear: Reals
+    """Unit of the target per unit of the source."""
     quadratic: Reals
     scale: Reals
-    """Unit of the coefficients per unit of the frame, by amplifier."""
+    """Unit of the coefficients per unit of the target, by target amplifier."""
     background: Image
+    """Taken off the sources first, in their unit."""
     limit: Image
     """Sources at or above are bright."""
 
 
 def subtract(
-    amps: Amplifiers, plan: Plan, levels: Reals | None, threshold: float, bit: np.uint16
+    source: Amplifiers,
+    target: Amplifiers,
+    plan: Plan,
+    levels: Reals | None,
+    threshold: float,
+    bit: np.uint16,
 ) -> int:
-    """Correct the frame, block of rows by block; return the number of pixels marked.
+    """Correct the target, block of rows by block; return the number of pixels newly marked.
 
     Marked are targets of bright sources or, with ``levels``, pixels of which something was
-    subtracted that is ``threshold`` or more from its level in that amplifier.
+    subtracted that is ``threshold`` or more from its level in that amplifier. Source and target
+    are one object within a detector.
     """
-    from cpplug_crosstalk.kernels import spread_variance
-
-    height = amps.images[0].shape[0]
+    height = target.images[0].shape[0]
     links = (plan.linear != 0) | (plan.quadratic != 0)
     marked = 0
-    step = amps.rows_per_block()
+    step = target.rows_per_block()
     for start in range(0, height, step):
         rows = slice(start, start + step)
-        source, leak, lost = received(amps, rows, plan)
+        signal, leak, lost = received(source, rows, plan)
         if levels is None:
-            loud = source >= (plan.limit - plan.background)[:, None, None]
+            loud = signal >= (plan.limit - plan.background)[:, None, None]
             flags = _linked(loud | lost, links)
         else:
             excess = np.abs(leak - levels[:, None, None]) * plan.scale[:, None, None]
             flags = (excess >= threshold) | _linked(lost, links)
-        if amps.variances:
-            variance = np.stack([plane[rows] for plane in amps.variances])
-            flat = variance.reshape(len(variance), -1)
-            out = np.empty_like(flat)
-            spread_variance(source.reshape(flat.shape), flat, plan.linear, plan.quadratic, out)
-            for plane, new in zip(amps.variances, out.reshape(variance.shape), strict=True):
-                plane[rows] = new
-        for image, mask, part, flag in zip(amps.images, amps.masks, leak, flags, strict=True):
+        if target.variances and source.variances:
+            _pass_on_variance(source, target, rows, signal, plan)
+        for image, mask, part, flag in zip(target.images, target.masks, leak, flags, strict=True):
             image[rows] -= part
-            mask[rows][flag] |= bit
-        marked += int(np.count_nonzero(flags))
+            before = mask[rows][flag]
+            marked += int(np.count_nonzero((before & bit) == 0))
+            mask[rows][flag] = before | bit
     return marked
 
 
-def received(amps: Amplifiers, rows: slice, plan: Plan) -> tuple[Image, Image, Flags]:
+def _pass_on_variance(
+    source: Amplifiers, target: Amplifiers, rows: slice, signal: Image, plan: Plan
+) -> None:
+    from cpplug_crosstalk.kernels import spread_variance
+
+    kept = 1.0 if source is target else 0.0
+    variance = np.stack([plane[rows] for plane in source.variances])
+    shape = (len(variance), -1)
+    out = np.empty((len(target.images), *signal.shape[1:]), np.float32)
+    spread_variance(
+        signal.reshape(shape),
+        variance.reshape(shape),
+        plan.linear,
+        plan.quadratic,
+        kept,
+        out.reshape(len(out), -1),
+    )
+    for plane, new in zip(target.variances, out, strict=True):
+        if source is target:
+            plane[rows] = new
+        else:
+            plane[rows] += new
+
+
+def received(source: Amplifiers, rows: slice, plan: Plan) -> tuple[Image, Image, Flags]:
     """Return sources above background, what targets received, and sources that are no number.
 
-    All of shape (amplifiers, rows, columns), in the unit of the frame.
+    All of shape (amplifiers, rows, columns): the first and the last by source amplifier and in the
+    unit of the source, the second by target amplifier and in the unit of the target.
     """
     from cpplug_crosstalk.kernels import subtrahend
 
-    source = np.stack([image[rows] for image in amps.images])
-    source -= plan.background[:, None, None]
-    lost = ~np.isfinite(source)
-    source[lost] = 0.0
-    leak = np.empty_like(source)
-    shape = (len(source), -1)
-    subtrahend(source.reshape(shape), plan.linear, plan.quadratic, leak.reshape(shape))
-    return source, leak, lost
+    signal = np.stack([image[rows] for image in source.images])
+    signal -= plan.background[:, None, None]
+    lost = ~np.isfinite(signal)
+    signal[lost] = 0.0
+    leak = np.empty((plan.linear.shape[1], *signal.shape[1:]), np.float32)
+    subtrahend(
+        signal.reshape(len(signal), -1),
+        plan.linear,
+        plan.quadratic,
+        leak.reshape(len(leak), -1),
+    )
+    return signal, leak, lost
 
 
 def _linked(flags: Flags, links: Flags) -> Flags:
     """Carry flags of sources to the targets that they are linked with, ``[source, target]``."""
-    carried = np.zeros_like(flags)
+    carried = np.zeros((links.shape[1], *flags.shape[1:]), bool)
     for source in np.flatnonzero(flags.any(axis=(1, 2))):
         carried[links[source]] |= flags[source]
     return carried
