@@ -7,6 +7,7 @@ one sentence, what to do next, and an exit code that scripts can rely on
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import click
 
 from cpplug import __version__
-from cpplug.api.errors import CpplugError
+from cpplug.api.errors import CpplugError, RepositoryError
 from cpplug.cli.lazy import LazyGroup
 from cpplug.cli.state import State
 
@@ -103,14 +104,30 @@ def _run(words: list[str], state: State) -> int:
         click.echo("cpplug: interrupted.", err=True)
         return 130
     except BrokenPipeError:
-        # The reader of a pipe, such as head, has gone; keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of a pipe, such as head, has gone.
+        _close_output()
         return 0
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            return _fault(error, state)
+        place = error.filename or "the disk that is written to"
+        _say(f"No space is left on {place}.", "Free some, and try again.", state)
+        _close_output()
+        return RepositoryError.exit_code
     except Exception as error:
-        hint = "" if state.debug else "Repeat with --debug for the traceback, and report it."
-        _say(f"A fault in cpplug: {type(error).__name__}: {error}.", hint, state)
-        return 1
+        return _fault(error, state)
     return result if type(result) is int else 0
+
+
+def _fault(error: Exception, state: State) -> int:
+    hint = "" if state.debug else "Repeat with --debug for the traceback, and report it."
+    _say(f"A fault in cpplug: {type(error).__name__}: {error}.", hint, state)
+    return 1
+
+
+def _close_output() -> None:
+    """Keep Python from complaining at exit of what could not be printed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(message: str, next_step: str, state: State) -> None:

@@ -32,7 +32,7 @@ def _exposure_ids(texts: tuple[str, ...]) -> tuple[int, ...]:
         content = text
         if text.startswith("@"):
             try:
-                content = Path(text[1:]).read_text(encoding="utf-8")
+                content = Path(text[1:]).read_text(encoding="utf-8-sig")
             except (OSError, UnicodeDecodeError) as error:
                 raise UsageError(
                     f"--exposures {text}: the file cannot be read "

@@ -218,6 +218,18 @@ def test_a_full_disk(small_disk):
     assert "pace" in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_listing_that_goes_to_a_full_disk(ready_repo):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cpplug", "-b", ready_repo, "query", "exposures"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 9
+    assert done.stderr.startswith("cpplug: No space is left on the disk that is written to.")
+    assert done.stderr.count("\n") == 2
+
+
 @pytest.mark.parametrize("words", [BUILD, ("query", "exposures")])
 def test_a_disk_that_may_only_be_read(small_disk, words):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)

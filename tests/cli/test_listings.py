@@ -148,7 +148,8 @@ def test_a_selection_with_line_breaks_as_in_the_seed_documents(certified):
 
 def test_exposures_from_a_file(certified, tmp_path):
     listed = tmp_path / "ids.txt"
-    listed.write_text("# good nights\n2021012000002, 2021012000003\n2021012000004 # and this\n")
+    text = "# good nights\n2021012000002, 2021012000003\r\n2021012000004 # and this\n"
+    listed.write_text(text, encoding="utf-8-sig", newline="")
     words = ("run", "bias", "--instrument", "simcam", "-c", "bias:min_exposures=3", "--plan")
     out = certified(*words, "--exposures", f"@{listed}", "--format", "ids").out
     assert out.split() == [str(2021012000000 + n) for n in (2, 3, 4)]
