@@ -62,3 +62,4 @@ demo: $(RUN_READY)
 bench: $(RUN_READY)
 	@$(PIP) install -e '.[bench]' -c constraints.txt
 	$(PY) benchmarks/combine.py
+	$(PY) benchmarks/main_job.py

@@ -24,7 +24,11 @@ def selection_options(command: F) -> F:
             help="Read it from a file.",
         ),
         click.option(
-            "-d", "--where", "--data-query", default="", help="Which ones: an expression."
+            "-d",
+            "--where",
+            "--data-query",
+            multiple=True,
+            help="Which ones: an expression; several must all hold.",
         ),
     ):
         command = option(command)
@@ -32,7 +36,7 @@ def selection_options(command: F) -> F:
 
 
 def selection(
-    where: str, where_file: Path | None, binds: tuple[str, ...]
+    wheres: tuple[str, ...], where_file: Path | None, binds: tuple[str, ...]
 ) -> tuple[str, dict[str, Any]]:
     """Return the expression and the values to fill in.
 
@@ -43,6 +47,8 @@ def selection(
     """
     from cpplug.api.errors import UsageError
 
+    given = [text for text in wheres if text.strip()]
+    where = " AND ".join(f"({text})" for text in given) if len(given) > 1 else "".join(given)
     if where_file is not None:
         try:
             text = where_file.read_text(encoding="utf-8").strip()
@@ -88,7 +94,7 @@ def query() -> None:
 def exposures(
     state: State,
     instrument: str | None,
-    where: str,
+    where: tuple[str, ...],
     where_file: Path | None,
     binds: tuple[str, ...],
     order_by: tuple[str, ...],
@@ -103,13 +109,13 @@ def exposures(
 
     from cpplug.api.times import format_time
 
-    where, values = selection(where, where_file, binds)
+    expression, values = selection(where, where_file, binds)
     with state.repository() as repo:
         infos = repo.exposures(
-            where, instrument=instrument, binds=values, order_by=order_by, limit=limit
+            expression, instrument=instrument, binds=values, order_by=order_by, limit=limit
         )
         if not infos:
-            reason = repo.explain_empty(where, instrument=instrument, binds=values)
+            reason = repo.explain_empty(expression, instrument=instrument, binds=values)
             click.echo(f"No exposure matches. {reason}", err=True)
     rows = [
         {**msgspec.to_builtins(i), "begin": format_time(i.begin), "end": format_time(i.end)}
@@ -138,7 +144,7 @@ def products(
     dataset_type: str | None,
     inputs: tuple[str, ...],
     instrument: str | None,
-    where: str,
+    where: tuple[str, ...],
     where_file: Path | None,
     binds: tuple[str, ...],
     find_first: bool,
@@ -148,12 +154,16 @@ def products(
     """List calibration products."""
     from cpplug.api.times import format_time
 
-    where, values = selection(where, where_file, binds)
+    expression, values = selection(where, where_file, binds)
     with state.repository() as repo:
         found = repo.datasets(
-            dataset_type, inputs or None, instrument=instrument, where=where, binds=values,
+            dataset_type,
+            inputs or None,
+            instrument=instrument,
+            where=expression,
+            binds=values,
             find_first=find_first,
-        )  # fmt: skip
+        )
         rows = [
             {
                 "id": row.id,
@@ -215,11 +225,15 @@ def runs(state: State, prefix: str, limit: int, format: str) -> None:
     help="Only with this verdict.",
 )
 @click.option("--test", default=None, help="Only of this test.")
+@selection_options
 @click.option("--limit", type=click.IntRange(1), help="At most so many.")
 @format_option
 @click.pass_obj
 def checks(
     state: State,
+    where: tuple[str, ...],
+    where_file: Path | None,
+    binds: tuple[str, ...],
     run: str | None,
     product: str | None,
     verdict: str | None,
@@ -228,8 +242,11 @@ def checks(
     format: str,
 ) -> None:
     """List the results of verification, one row per test and scope."""
+    expression, values = selection(where, where_file, binds)
     with state.repository() as repo:
-        rows = repo.checks(run=run, product_sha256=product, verdict=verdict)
+        rows = repo.checks(
+            run=run, product_sha256=product, verdict=verdict, where=expression, binds=values
+        )
     if test:
         rows = [row for row in rows if row["test"] == test]
     columns = [

@@ -238,12 +238,16 @@ def chain(state: State, parent: str, children: tuple[str, ...], mode: str, forma
 @click.argument("name")
 @click.option("--decertify", is_flag=True, help="Also end the validity of what it certified.")
 @click.option("--unlink", is_flag=True, help="Also take it out of the chains that hold it.")
+@click.option("--delete-raws", is_flag=True, help="Also delete raw files in the repository.")
 @click.option("--confirm/--no-confirm", default=True, help="Ask before deleting.")
 @click.pass_obj
-def remove_run(state: State, name: str, decertify: bool, unlink: bool, confirm: bool) -> None:
+def remove_run(
+    state: State, name: str, decertify: bool, unlink: bool, delete_raws: bool, confirm: bool
+) -> None:
     """Delete the RUN collection NAME, its products and their files.
 
-    Refuses while one of its products is certified.
+    Refuses while one of its products is certified, and while it holds raw files that lie in the
+    repository.
     """
     with state.repository() as repo:
         row = repo.collection(name)
@@ -251,7 +255,7 @@ def remove_run(state: State, name: str, decertify: bool, unlink: bool, confirm: 
         if confirm and not _agreed(f"Delete {name} ({held})?"):
             click.echo("Nothing was deleted.", err=True)
             return
-        removed = repo.remove_run(name, decertify=decertify, unlink=unlink)
+        removed = repo.remove_run(name, decertify=decertify, unlink=unlink, delete_raws=delete_raws)
     click.echo(
         f"Deleted {name}: {len(removed.datasets)} products, {removed.n_raws} raw frames, "
         f"{len(removed.files)} files.",

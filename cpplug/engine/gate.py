@@ -12,12 +12,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
 from cpplug.api.errors import CertificationRefused
 from cpplug.api.times import format_time
+
+if TYPE_CHECKING:
+    from cpplug.engine.rollup import Row
+
+R = TypeVar("R", bound="Row")
 
 TICKET = re.compile(r"[A-Z][A-Z0-9]+-\d+")
 LONGEST = 366 * 86_400 * 10**9
@@ -175,6 +180,18 @@ def make_gate(
 def as_waiver(record: Any) -> Waiver:
     """Return a waiver with the fields of a registry record."""
     return Waiver(**{name: getattr(record, name) for name in Waiver.__struct_fields__})
+
+
+def with_waivers(rows: Sequence[R], waivers: Sequence[Waiver], now: int) -> list[R]:
+    """Return verification rows, each failing one with the ticket of the waiver that covers it."""
+    valid = [waiver for waiver in waivers if not waiver.objection(now)]
+    marked = []
+    for row in rows:
+        facts = {"test": row.test, "detector": row.detector, "amplifier": row.amplifier}
+        ticket = next((w.ticket for w in valid if w.covers(facts)), None)
+        blocks = row.verdict in BLOCKING
+        marked.append(msgspec.structs.replace(row, waiver=ticket) if blocks and ticket else row)
+    return marked
 
 
 def _same_instrument(record: Any, dataset: Dataset) -> bool:

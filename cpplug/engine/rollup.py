@@ -57,6 +57,8 @@ class Row(Check, frozen=True, kw_only=True):
     calib: CalibRef
     mjd: float | None = None
     """Middle of the exposure, MJD (TAI)."""
+    waiver: str | None = None
+    """Ticket of the waiver that excuses a failing row, if there is one."""
 
 
 def evaluate(verifier: Verifier, evidence: Evidence) -> list[Check]:
@@ -287,7 +289,7 @@ def _product(rows: Sequence[Row]) -> dict[str, Any]:
     first = rows[0]
     by_membership: dict[str, set[int]] = {}
     for row in rows:
-        if row.exposure is not None:
+        if row.exposure is not None and row.verdict != "INCONCLUSIVE":
             by_membership.setdefault(row.membership or "unknown", set()).add(row.exposure)
     members = len(by_membership.get("member", ()))
     seen = {exposure for found in by_membership.values() for exposure in found}

@@ -32,6 +32,7 @@ from cpplug.api.events import (
 from cpplug.api.records import Calibration, Check, Verifier, Work
 from cpplug.engine import rollup
 from cpplug.engine.files import sha256_of
+from cpplug.engine.gate import Waiver, as_waiver, with_waivers
 from cpplug.engine.ledger import Ledger
 from cpplug.engine.names import new_run
 from cpplug.engine.plan import Group, Plan, Request, Unit, default_inputs, make_plan
@@ -137,6 +138,7 @@ class Verification:
             check_unchanged(repo.root / row.path, row.sha256, f"{row.dataset_type} {row.id}")
         self.options = options
         self._listeners = listeners
+        self.overrides = (*request.overrides, *(f"-C {path}" for path in request.option_files))
         self.prepared = make_plan(repo, catalog, request, candidate=candidate)
         self.plan: Plan = self.prepared.plan
         self.recipe: Calibration = self.prepared.recipe
@@ -326,12 +328,13 @@ class Verification:
         self, group: Group, facts: ProductFacts, frames: list[FrameEvidence], comparisons: int
     ) -> list[Check]:
         detector = self.prepared.instrument.camera.detector(group.detector)
-        options: dict[str, Any] = {
-            path.rsplit(".", 1)[-1]: value.value
-            for path, value in self.prepared.settings.values.items()
-            if path.startswith("isr.") and path.count(".") == 2
-        }
-        options["alpha_family"] = self.profile.alpha_family
+        options: dict[str, Any] = {"alpha_family": self.profile.alpha_family}
+        # Of the correction's options only this one concerns the tests: which noise is trusted.
+        trusted = ".empirical_read_noise"
+        values = self.prepared.settings.values
+        options["empirical_read_noise"] = any(
+            path.endswith(trusted) and value.value for path, value in values.items()
+        )
         if self.options.bootstrap:
             options["bootstrap"] = True
         rows: list[Check] = []
@@ -374,6 +377,7 @@ class Verification:
                 built=times.format_time(candidate.created, "utc"),
                 mjd={frame.exposure: frame.mjd for frame in found},
             )
+            rows = with_waivers(rows, self._waivers(), times.now_tai())
             self._announce(group, checks)
             by_product.append((candidate, rows))
         everything = [row for _, rows in by_product for row in rows]
@@ -390,11 +394,21 @@ class Verification:
         return Outcome(
             run=self.run,
             verdict=summary["verdict"],
-            banner=f"{rollup.banner(summary)} [{self.profile.name}, {self.run}]",
+            banner=f"{rollup.banner(summary)} [{self.profile.name}, {self.run}]{self._said()}",
             table=table,
             columns=columns,
             summary=summary,
         )
+
+    def _waivers(self) -> list[Waiver]:
+        kept = self.repo.waivers(
+            instrument=self.plan.instrument, dataset_type=self.recipe.name, at=times.now_tai()
+        )
+        return [as_waiver(item) for item in kept]
+
+    def _said(self) -> str:
+        """Return the options that the user set for this verification, for the banner."""
+        return f" with {', '.join(self.overrides)}" if self.overrides else ""
 
     def _announce(self, group: Group, checks: list[Check]) -> None:
         """Emit one event per verdict."""
@@ -437,6 +451,7 @@ class Verification:
                 n_independent=len(independent),
                 finished=times.now_tai(),
                 evidence_sha256=evidence,
+                details={"overrides": list(self.overrides)} if self.overrides else {},
             )
         )
         self.bus.emit(

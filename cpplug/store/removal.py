@@ -79,6 +79,7 @@ class RemovalStore(StorePart):
         *,
         decertify: bool = False,
         unlink: bool = False,
+        delete_raws: bool = False,
         who: str = "",
         command: str = "",
         reason: str = "",
@@ -96,6 +97,8 @@ class RemovalStore(StorePart):
             Also remove the validity ranges of its products.
         unlink
             Also take it out of the chains that hold it.
+        delete_raws
+            Also delete raw frames of which the repository has the file.
         who, command, reason
             For the journal, when validity ranges go.
 
@@ -133,6 +136,12 @@ class RemovalStore(StorePart):
             frames = connection.execute(
                 sa.select(raw.c.path).where(raw.c.run_id == node.id)
             ).scalars().all()  # fmt: skip
+            kept = sum(owned(p) and not (self.root / p).is_symlink() for p in frames)
+            if kept and not delete_raws:
+                raise UsageError(
+                    f"{name!r} holds {kept} raw frames whose files lie in the repository.",
+                    "They may be the only copies; give --delete-raws to delete them too.",
+                )
             connection.execute(sa.delete(raw).where(raw.c.run_id == node.id))
             n_exposures = _forget_empty_exposures(connection) if frames else 0
             connection.execute(

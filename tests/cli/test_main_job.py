@@ -177,6 +177,18 @@ def test_certified_for_a_range_and_found(mini: Night, capfd) -> None:
     mini(capfd, "remove-run", newest, "--no-confirm", code=6)
 
 
+def test_options_of_a_verification_stand_in_its_banner(mini: Night, capfd) -> None:
+    out = mini(
+        capfd, "verify", "bias", "--instrument", mini.instrument, "-o", "u/test/verifyMore",
+        "-i", f"u/test/biasGen,{mini.instrument}/raw/all",
+        "-d", f"exposure > {LAST_BUILD}", "-d", f"exposure <= {LAST_BUILD + 4}",
+        "-c", "isr:doEmpiricalReadNoise=True",
+    )  # fmt: skip
+    assert "with isr:doEmpiricalReadNoise=True" in out and "4 independent exposures" in out
+    listed = mini(capfd, "query", "checks", "--where", "test = 'bias.depth'", "--format", "json")
+    assert {row["test"] for row in json.loads(listed)} == {"bias.depth"}
+
+
 def test_picture_is_drawn(mini: Night, capfd) -> None:
     product = mini(capfd, "query", "products", "bias", "--format", "ids").split()[0]
     target = mini.folder / "bias.png"

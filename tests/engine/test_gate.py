@@ -11,7 +11,8 @@ import pytest
 
 from cpplug.api.errors import CertificationRefused
 from cpplug.api.times import parse_time
-from cpplug.engine.gate import Waiver, make_gate
+from cpplug.engine.gate import Waiver, make_gate, with_waivers
+from cpplug.engine.rollup import CalibRef, ProfileRef, Row
 from cpplug.store.records import DataId
 
 NOW = parse_time("2021-01-21T12:00:00")
@@ -227,3 +228,22 @@ def test_accepting_needs_ticket_and_reason(text: str) -> None:
 
 def test_accepting_does_not_replace_a_verification() -> None:
     refused(gate([], accept="DM-123: amp C07 known bad"))
+
+
+def test_failing_rows_carry_the_ticket_of_their_waiver() -> None:
+    now = NOW
+    waiver = Waiver(
+        test="bias.noise", ticket="CAL-42", owner="me", reason="known", amplifier="A2",
+        expires=now + 10**15,
+    )  # fmt: skip
+    rows = [
+        Row(
+            test="bias.noise", detector="D", amplifier=amplifier, verdict=verdict, run_id="r",
+            product_sha256="s", profile=ProfileRef(name="strict", sha256="p"),
+            calib=CalibRef(type="bias", id="i", members=(), built=""),
+        )
+        for amplifier, verdict in (("A1", "FAIL"), ("A2", "FAIL"), ("A2", "PASS"))
+    ]  # fmt: skip
+    assert [row.waiver for row in with_waivers(rows, [waiver], now)] == [None, "CAL-42", None]
+    late = msgspec.structs.replace(waiver, expires=now)
+    assert [row.waiver for row in with_waivers(rows, [late], now)] == [None, None, None]

@@ -245,7 +245,10 @@ def test_remove_raw_run_spares_files_of_others(repo, facts, tmp_path):
     ]
     repo.ingest(raws, "raw/all")
     repo.ingest([facts.raw(2)], "raw/more")
-    removed = repo.remove_run("raw/all")
+    with pytest.raises(UsageError, match="only copies"):
+        repo.remove_run("raw/all")
+    assert inside.exists() and len(repo.exposures()) == 3
+    removed = repo.remove_run("raw/all", delete_raws=True)
     assert (removed.n_raws, removed.n_exposures) == (2, 2)
     assert removed.files == (inside,)
     assert outside.exists()
