@@ -181,6 +181,8 @@ def show_plan(prepared: Prepared, request: Request, format: str) -> None:
     for group in plan["exposures"]:
         ids = ", ".join(str(number) for number in group["ids"])
         click.echo(f"detector {group['detector']}: {group['n']} exposures: {ids}")
+        if group["siblings"]:
+            click.echo(f"  beside it, as far as a step asks: {', '.join(group['siblings'])}")
     for row in plan["rejected"]:
         click.echo(f"left out: {row['exposure']}: {row['reason']}")
     click.echo()

@@ -7,7 +7,19 @@ from typing import Any
 import msgspec
 
 from cpplug.api import times
-from cpplug.engine.plan import Plan, Prepared, Request
+from cpplug.engine.calibs import CalibRef
+from cpplug.engine.plan import Group, Plan, Prepared, Request, Unit
+
+
+def _calibs(unit: Unit) -> list[CalibRef]:
+    """Return the calibrations of a unit, then those of the detectors that it may look at."""
+    return [*unit.calibs, *(calib for sibling in unit.siblings for calib in sibling.calibs)]
+
+
+def _siblings(prepared: Prepared, group: Group) -> list[str]:
+    """Return the names of the detectors that steps may look at."""
+    ids = sorted({sibling.detector for unit in group.units for sibling in unit.siblings})
+    return [prepared.instrument.camera.detector(number).name for number in ids]
 
 
 def plan_rows(prepared: Prepared, request: Request) -> dict[str, Any]:
@@ -21,14 +33,14 @@ def plan_rows(prepared: Prepared, request: Request) -> dict[str, Any]:
             "begin": times.format_time(c.begin),
             "end": times.format_time(c.end),
             "exposures": sum(
-                any(k.dataset == c.dataset for k in unit.calibs)
+                any(k.dataset == c.dataset for k in _calibs(unit))
                 for group in plan.groups
                 for unit in group.units
             ),
         }
         for group in plan.groups
         for unit in group.units
-        for c in unit.calibs
+        for c in _calibs(unit)
     }
     return {
         "calibration": plan.calibration,
@@ -41,6 +53,7 @@ def plan_rows(prepared: Prepared, request: Request) -> dict[str, Any]:
                 "physical_filter": group.physical_filter,
                 "n": len(group.units),
                 "ids": [unit.info.exposure for unit in group.units],
+                "siblings": _siblings(prepared, group),
             }
             for group in plan.groups
         ],

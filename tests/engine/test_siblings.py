@@ -18,6 +18,7 @@ from cpplug.api import (
 from cpplug.api.errors import UnitsFailed
 from cpplug.engine.ingest import find_files, ingest
 from cpplug.engine.plan import Request, make_plan
+from cpplug.engine.plan_text import plan_rows
 from cpplug.engine.products import write_product
 from cpplug.engine.run import Driver, RunOptions
 from cpplug.engine.single import correct
@@ -456,6 +457,18 @@ def test_siblings_are_planned_only_where_a_step_looks_at_them(wide):
     assert (sibling.detector, sibling.calibs, sibling.missing) == (1, (), "")
     off = wide.plan(inputs, overrides=("isr:do_crosstalk=False",))
     assert all(unit.siblings == () for group in off.plan.groups for unit in group.units)
+
+
+def test_a_plan_that_is_shown_names_the_detectors_beside(wide):
+    inputs = (*wide.inputs(), *(wide.certify(n, bias(0.0)) for n in (0, 1)))
+    on = {"overrides": ("isr:do_bias=True",), "detectors": ("W0",)}
+    request = Request(calibration="widemean", instrument=wide.instrument)
+    shown = plan_rows(wide.plan(inputs, **on), request)
+    assert [row["siblings"] for row in shown["exposures"]] == [["W1"]]
+    assert [row["type"] for row in shown["calibrations"]].count("bias") == 2
+    on["overrides"] += ("isr:do_crosstalk=False",)
+    shown = plan_rows(wide.plan(inputs, **on), request)
+    assert [row["siblings"] for row in shown["exposures"]] == [[]]
 
 
 def test_a_camera_of_one_detector_plans_and_reads_nothing_more(tmp_path, monkeypatch):
