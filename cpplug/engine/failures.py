@@ -1,11 +1,15 @@
-"""What may go wrong without stopping a run, and saying so: failed exposures, lost amplifiers."""
+"""How units end, said to whoever listens; and what may go wrong without stopping a run."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 from cpplug.api.errors import UsageError
+from cpplug.api.events import Event, UnitFailed, UnitFinished
+from cpplug.engine.units import Done
+from cpplug.host.bus import Bus
 
 _log = logging.getLogger("cpplug.run")
 
@@ -44,3 +48,40 @@ def warn_unusable(what: str, amplifiers: Sequence[str]) -> None:
             name,
             what,
         )
+
+
+def tell(bus: Bus, done: Done, instrument: str, kind: str, number: int, total: int) -> None:
+    """Say what happened in a worker, and how its unit ended.
+
+    Parameters
+    ----------
+    bus
+        Who hears it.
+    done
+        What the worker sent home.
+    instrument, kind
+        Where the unit belongs, and what was done: ``isr`` or ``verify``.
+    number, total
+        How many units have ended, this one included, of how many.
+    """
+    where: dict[str, Any] = {
+        "instrument": instrument,
+        "detector": done.detector,
+        "exposure": done.exposure,
+    }
+    bus.forward((event, *where.values(), done.worker) for event in done.events)
+    if done.unusable:
+        warn_unusable(f"exposure {done.exposure}", done.unusable)
+    event: Event
+    if done.error:
+        event = UnitFailed(unit=done.unit, kind=kind, error=done.error, traceback=done.trace)
+    else:
+        event = UnitFinished(
+            unit=done.unit,
+            kind=kind,
+            seconds=done.seconds,
+            done=number,
+            total=total,
+            peak_mb=done.peak_mb,
+        )
+    bus.emit(event, **where)

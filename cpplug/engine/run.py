@@ -30,7 +30,6 @@ from cpplug.api.events import (
     RunFailed,
     RunFinished,
     RunStarted,
-    UnitFailed,
     UnitFinished,
     UnitSkipped,
 )
@@ -39,7 +38,7 @@ from cpplug.api.records import Calibration, Work
 from cpplug.engine import scratch
 from cpplug.engine.calibs import FoundCalibs, ProductCache
 from cpplug.engine.context import StoredExposures, UnitContext
-from cpplug.engine.failures import allowed_failures, warn_unusable
+from cpplug.engine.failures import allowed_failures, tell, warn_unusable
 from cpplug.engine.ledger import Ledger, last_sequence
 from cpplug.engine.names import new_run
 from cpplug.engine.plan import Group, Plan, Prepared, Unit
@@ -260,29 +259,9 @@ class Driver:
     def _note(self, done: Done, total: int) -> None:
         """Re-emit what happened in a worker, and how the unit ended."""
         self._done += 1
-        where: dict[str, Any] = {
-            "instrument": self.plan.instrument,
-            "detector": done.detector,
-            "exposure": done.exposure,
-        }
-        self.bus.forward((event, *where.values(), done.worker) for event in done.events)
-        if done.unusable:
-            warn_unusable(f"exposure {done.exposure}", done.unusable)
         if done.error:
             self.failed[done.unit] = done.error
-            event: Event = UnitFailed(
-                unit=done.unit, kind="isr", error=done.error, traceback=done.trace
-            )
-        else:
-            event = UnitFinished(
-                unit=done.unit,
-                kind="isr",
-                seconds=done.seconds,
-                done=self._done,
-                total=total,
-                peak_mb=done.peak_mb,
-            )
-        self.bus.emit(event, **where)
+        tell(self.bus, done, self.plan.instrument, "isr", self._done, total)
 
     # ---- one product --------------------------------------------------------------------------
     def _reduce(self, group: Group, measured: Mapping[str, dict[str, Any]]) -> Any:

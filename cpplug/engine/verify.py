@@ -22,15 +22,13 @@ from cpplug.api.errors import CalibrationMissing, ConfigError, CpplugError, Data
 from cpplug.api.events import (
     CheckEvaluated,
     ConfigResolved,
-    Event,
     RunFailed,
     RunStarted,
-    UnitFailed,
-    UnitFinished,
     VerifyFinished,
 )
 from cpplug.api.records import Calibration, Check, Verifier, Work
 from cpplug.engine import rollup
+from cpplug.engine.failures import tell
 from cpplug.engine.files import sha256_of
 from cpplug.engine.gate import Waiver, as_waiver, with_waivers
 from cpplug.engine.ledger import Ledger
@@ -285,27 +283,7 @@ class Verification:
 
     def _note(self, done: Done, total: int) -> None:
         self._done += 1
-        where: dict[str, Any] = {
-            "instrument": self.plan.instrument,
-            "detector": done.detector,
-            "exposure": done.exposure,
-        }
-        self.bus.forward((event, *where.values(), done.worker) for event in done.events)
-        event: Event
-        if done.error:
-            event = UnitFailed(
-                unit=done.unit, kind="verify", error=done.error, traceback=done.trace
-            )
-        else:
-            event = UnitFinished(
-                unit=done.unit,
-                kind="verify",
-                seconds=done.seconds,
-                done=self._done,
-                total=total,
-                peak_mb=done.peak_mb,
-            )
-        self.bus.emit(event, **where)
+        tell(self.bus, done, self.plan.instrument, "verify", self._done, total)
 
     # ---- verdicts -----------------------------------------------------------------------------
     def _facts(self, detector: int) -> ProductFacts:
