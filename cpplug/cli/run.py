@@ -56,7 +56,8 @@ def _work_options(command: F) -> F:
         click.argument("calibration", metavar="CALIB"),
         click.option("--instrument", required=True, help="Instrument by name, such as LATISS."),
         click.option("-i", "--input", "inputs", multiple=True, metavar="COLL[,COLL]",
-                     help="Search order; default INSTRUMENT/raw/all,INSTRUMENT/calib."),
+                     help="Where raw frames and calibrations are, in order of search; default "
+                          "INSTRUMENT/raw/all,INSTRUMENT/calib."),
         click.option("-o", "--output", default="", metavar="NAME",
                      help="Chain that gets the new run in front; default u/USER/CALIBGen, "
                      "of a verification u/USER/verifyCALIB."),

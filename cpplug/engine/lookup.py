@@ -38,6 +38,10 @@ class Lookup:
         self._instrument = instrument
         self._inputs = inputs
         self._candidate = candidate
+        holding = repo.raw_runs(instrument)
+        runs = [row.name for row in repo.flatten(inputs) if row.name in holding]
+        # Inputs without any raw frame say nothing about where the raw frames are.
+        self._raw_runs = runs or None
         self._raws: dict[int, dict[int, RawFile | None]] = {}
         self._calibs: dict[tuple[str, int, str, int], CalibRef] = {}
         self._siblings: dict[tuple[int, int], Sibling | None] = {}
@@ -48,7 +52,7 @@ class Lookup:
             known = self._raws.setdefault(detector, {})
             unknown = [number for number in exposures if number not in known]
             if unknown:
-                found = self._repo.raw_paths(self._instrument, detector, unknown)
+                found = self._repo.raw_paths(self._instrument, detector, unknown, self._raw_runs)
                 known.update({number: found.get(number) for number in unknown})
 
     def raw(self, detector: int, exposure: int) -> RawFile | None:

@@ -217,19 +217,20 @@ def make_plan(
     """
     recipe, instrument, settings = make_settings(catalog, request, repo.root)
     inputs = request.inputs or default_inputs(repo, instrument.name)
-    repo.flatten(inputs)  # a misspelt collection is an error even when nothing needs it
     if request.where.strip():  # on its own, so that a mistake is shown where the user made it
         repo.count_exposures(request.where, instrument=instrument.name, binds=request.binds)
     steps = settings.steps()
     where = _selection(recipe, request)
     wanted = _wanted_detectors(instrument, request, candidate)
     rejected: dict[int, str] = {}
+    elsewhere: set[int] = set()
     groups: list[Group] = []
     lookup = Lookup(repo, instrument.name, inputs, candidate or {})
     for detector in wanted:
         scoped = f"({where}) AND detector = {detector.id}"
         infos = repo.exposures(scoped, instrument=instrument.name, binds=request.binds)
         infos = _listed(infos, request, repo, instrument, rejected)
+        infos = _present(infos, lookup, detector.id, elsewhere)
         infos = _usable(infos, rejected)
         for name, members in _split(infos, recipe).items():
             units = _units(lookup, catalog, instrument, detector.id, members, steps)
@@ -242,8 +243,16 @@ def make_plan(
                 )
             )
     groups = [group for group in groups if group.units]
+    if elsewhere and not groups:
+        raise NothingMatched(
+            f"{len(elsewhere)} {instrument.name} exposures match, and none of their raw frames is "
+            f"in {', '.join(inputs)}.",
+            "Add their collection to --input; `cpplug collections` shows who holds what.",
+        )
     if not groups:
         raise NothingMatched(*_why_nothing(repo, request, instrument, where, rejected))
+    if request.exposures:
+        rejected |= dict.fromkeys(elsewhere, "its raw frame is in none of the input collections")
     plan = Plan(
         calibration=recipe.name,
         instrument=instrument.name,
@@ -320,6 +329,16 @@ def _listed(
     return chosen
 
 
+def _present(
+    infos: list[ExposureInfo], lookup: Lookup, detector: int, elsewhere: set[int]
+) -> list[ExposureInfo]:
+    """Keep the exposures whose raw frame lies in the input collections; note the others."""
+    lookup.prepare([detector], [info.exposure for info in infos])
+    here = [info for info in infos if lookup.raw(detector, info.exposure) is not None]
+    elsewhere.update({info.exposure for info in infos} - {info.exposure for info in here})
+    return here
+
+
 def _usable(infos: list[ExposureInfo], rejected: dict[int, str]) -> list[ExposureInfo]:
     """Refuse a mixture of binnings; it cannot be combined and a guess would be wrong."""
     binnings = {info.binning for info in infos}
@@ -373,7 +392,7 @@ def _units(
                     f"Build one, add its collection to --input, or use -c isr:do_{step}=False.",
                 ) from None
         raw = lookup.raw(detector, info.exposure)
-        assert raw is not None  # the selection asks for exposures of this detector
+        assert raw is not None  # others were left out
         found = [lookup.sibling(other, info, before) for other in others]
         units.append(
             Unit(

@@ -6,7 +6,7 @@ same exposure and detector, is a ``conflict`` that is reported and changes nothi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,16 +194,33 @@ class ExposureStore(StorePart):
                     return "\n".join([*lines, hint] if hint else lines)
             return "\n".join(lines)
 
+    def raw_runs(self, instrument: str) -> frozenset[str]:
+        """Return the RUN collections that hold raw frames of an instrument."""
+        raw, run = schema.raw.c, schema.collection.c
+        held = sa.exists().where(raw.run_id == run.id, raw.instrument == instrument)
+        with self._db.read() as connection:
+            return frozenset(connection.execute(sa.select(run.name).where(held)).scalars())
+
     def raw_paths(
-        self, instrument: str, detector: int, exposures: Sequence[int]
+        self,
+        instrument: str,
+        detector: int,
+        exposures: Sequence[int],
+        runs: Collection[str] | None = None,
     ) -> dict[int, RawFile]:
-        """Return the raw files of exposures of one detector; those without one are left out."""
-        raw = schema.raw.c
+        """Return the raw files of exposures of one detector; those without one are left out.
+
+        With ``runs`` only files in these RUN collections count.
+        """
+        raw, run = schema.raw.c, schema.collection.c
         query = sa.select(raw.exposure, raw.path, raw.sha256, raw.size).where(
             raw.instrument == instrument,
             raw.detector == detector,
             self._db.any_of(raw.exposure, exposures),
         )
+        if runs is not None:
+            wanted = sa.select(run.id).where(self._db.any_of(run.name, runs))
+            query = query.where(raw.run_id.in_(wanted))
         with self._db.read() as connection:
             return {
                 row.exposure: RawFile(self.root / row.path, row.sha256, row.size)

@@ -10,8 +10,8 @@
 
 ``Repository`` is the whole interface between cpplug and its store. Another kind of repository is
 one that offers the same methods: exposures (``ingest``, ``exposures``, ``count_exposures``,
-``explain_empty``, ``raw_paths``), instruments, collections (``make_run``, ``collections``,
-``collection``, ``flatten``, ``chain``, ``tag``, ``untag``, ``remove_collections``,
+``explain_empty``, ``raw_paths``, ``raw_runs``), instruments, collections (``make_run``,
+``collections``, ``collection``, ``flatten``, ``chain``, ``tag``, ``untag``, ``remove_collections``,
 ``remove_run``), products (``add_datasets``, ``datasets``, ``dataset``, ``provenance``), validity
 (``find``, ``find_many``, ``certify``, ``decertify``, ``validity``, ``journal``) and runs
 (``start_run``, ``finish_run``, ``runs``, ``add_checks``, ``checks``, ``add_verification``,

@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from cpplug.api.errors import (
     CalibrationMissing,
     DataError,
+    NothingMatched,
     PluginError,
     RepositoryError,
     UnitsFailed,
     UsageError,
 )
 from cpplug.engine.failures import allowed_failures
+from cpplug.engine.ingest import ingest
 from cpplug.engine.ledger import Ledger, last_sequence
 from cpplug.engine.names import new_run
 from cpplug.engine.plan import Request, make_plan
@@ -94,6 +96,40 @@ def test_an_output_that_can_hold_no_run_is_refused_before_anything_is_made(runs,
         runs.build(output)
     assert [row.name for row in runs.repo.collections()] == before
     assert runs.repo.runs() == []
+
+
+@pytest.fixture
+def elsewhere(runs):
+    """Three more exposures, in a RUN that is not among the default inputs."""
+    ids = runs.toy.fill(3, first=2021010200001)
+    files = [runs.toy.raw / f"toy_{number}.fits" for number in ids]
+    ingest(runs.repo, runs.toy.catalog(), files, instrument="toy", run="toy/raw/test")
+    runs.repo.chain("toy/empty", [])
+    return ids
+
+
+@pytest.mark.parametrize(
+    ("inputs", "n"),
+    [
+        ((), 6),
+        (("toy/raw/all",), 6),
+        (("toy/raw/test",), 3),
+        (("toy/raw/all", "toy/raw/test"), 9),
+        (("toy/empty",), 9),  # it says nothing about raw frames
+    ],
+)
+def test_raw_frames_come_from_the_input_collections(runs, elsewhere, inputs, n):
+    plan = runs.driver(request={"inputs": inputs}).plan
+    assert len(plan.exposures()) == n
+
+
+def test_raw_frames_outside_the_input_collections_are_said(runs, elsewhere):
+    listed = (*elsewhere, *runs.ids)
+    plan = runs.driver(request={"exposures": listed}).plan
+    reason = "its raw frame is in none of the input collections"
+    assert dict(plan.rejected) == dict.fromkeys(elsewhere, reason)
+    with pytest.raises(NothingMatched, match="3 toy exposures match, and none of their raw frames"):
+        runs.driver(request={"where": "day_obs = 20210102"})
 
 
 def test_provenance_tells_all_that_decided_the_product(runs):
