@@ -22,6 +22,12 @@ def _siblings(prepared: Prepared, group: Group) -> list[str]:
     return [prepared.instrument.camera.detector(number).name for number in ids]
 
 
+def _origin(prepared: Prepared, option: str) -> str:
+    """Say where the value of an option came from, unless it is the default."""
+    source = prepared.settings.values[option].source
+    return "" if source == "default" else f" ({source})"
+
+
 def plan_rows(prepared: Prepared, request: Request) -> dict[str, Any]:
     """Return what ``--plan`` prints, JSON-safe."""
     plan: Plan = prepared.plan
@@ -64,7 +70,10 @@ def plan_rows(prepared: Prepared, request: Request) -> dict[str, Any]:
                 "step": step.name,
                 "runs": "yes" if step.enabled else "no",
                 "switch": step.source,
-                "options": ", ".join(f"{k}={v}" for k, v in step.options.items()),
+                "options": ", ".join(
+                    f"{key}={value}{_origin(prepared, f'isr.{step.name}.{key}')}"
+                    for key, value in step.options.items()
+                ),
             }
             for i, step in enumerate(plan.steps)
         ],

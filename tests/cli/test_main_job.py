@@ -203,7 +203,8 @@ def test_plan_shows_exposures_steps_sources_and_calibrations(mini: Night, capfd)
         "-c", "isr:doEmpiricalReadNoise=True", "--plan",
     )  # fmt: skip
     assert f"5 exposures: {FIRST}, {FIRST + 1}, " in text
-    assert "-c isr:doDefect=False" in text and "empirical_read_noise=True" in text
+    assert "-c isr:doDefect=False" in text
+    assert "empirical_read_noise=True (-c isr:doEmpiricalReadNoise=True)" in text
     order = [text.index(step) for step in ("saturation", "overscan", "assemble", "variance")]
     assert order == sorted(order)
     assert "Calibrations found" in text
