@@ -110,9 +110,15 @@ def _rich(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], title: str 
     from rich.text import Text
 
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for column in columns:
+    for number, column in enumerate(columns):
         to_right = rows and all(_is_number(row.get(column)) for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if to_right else "left")
+        # Nothing is cut off in a narrow terminal, and the first column stays in one piece.
+        table.add_column(
+            column.replace("_", " "),
+            justify="right" if to_right else "left",
+            overflow="fold",
+            no_wrap=number == 0,
+        )
     for row in rows:
         table.add_row(*(_coloured(Text, _cell(row.get(column))) for column in columns))
     console = Console(file=io.StringIO(), force_terminal=True, width=None)

@@ -43,6 +43,15 @@ def test_terminal_gets_a_drawn_table(monkeypatch):
     assert "FAIL" in text and "\x1b[" in text
 
 
+def test_a_narrow_terminal_cuts_nothing_off(monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    row = {"id": "e18a2487-3e49-4fd0-9d4a-07b81aa4b2b9", "path": "/a/long/path/" * 8 + "x.fits"}
+    text = render([row], ["id", "path"])
+    assert row["id"] in text and "\N{HORIZONTAL ELLIPSIS}" not in text
+    assert text.count("/") == row["path"].count("/")
+
+
 @given(st.lists(st.fixed_dictionaries({"a": st.text(), "b": st.integers()})))
 def test_csv_round_trip(rows):
     rows = [{**row, "a": row["a"].replace("\r", "")} for row in rows]
