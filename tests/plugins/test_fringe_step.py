@@ -67,8 +67,8 @@ class TestContract(IsrStepContract):
         shape = make_camera().detector(0).shape
         return FakeCalibs({"fringe": fringe_product([waves(shape, 1.1, 0, 0.9, 0)], "unknown")})
 
-    def applied(self):
-        return self.step.apply(self.frame(), FringeConfig(large=8), self.calibs())
+    def options(self):
+        return FringeConfig(large=8)
 
 
 # -- the reference ------------------------------------------------------------------------------

@@ -51,9 +51,8 @@ def pedestals(exposure: Exposure, **options) -> np.ndarray:
 class TestContract(IsrStepContract):
     step = STEP
 
-    def applied(self):
-        config = AmpOffsetConfig(ampedge_width=6, apply_amp_offset=True)
-        return self.step.apply(self.frame(), config, self.calibs())
+    def options(self):
+        return AmpOffsetConfig(ampedge_width=6, apply_amp_offset=True)
 
 
 @pytest.mark.parametrize("weighted", [True, False])
