@@ -97,9 +97,15 @@ class UnitsFailed(CpplugError):
 
 
 class PluginError(CpplugError):
-    """A plugin that is missing, broken, blocked, duplicated or incompatible (exit code 8)."""
+    """A plugin that is missing, broken, blocked, duplicated or incompatible (exit code 8).
+
+    Whatever its code said over several lines becomes one.
+    """
 
     exit_code = 8
+
+    def __init__(self, message: str, next_step: str = "") -> None:
+        super().__init__(" ".join(message.split()), next_step)
 
 
 class RepositoryError(CpplugError):

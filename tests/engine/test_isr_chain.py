@@ -12,6 +12,7 @@ from cpplug.api import (
     ExposureInfo,
     IsrStep,
     PlannedStep,
+    PluginError,
     RawExposure,
     camera_from,
 )
@@ -47,6 +48,10 @@ def _break(frame, config, calibs):
     raise DataError("amplifier A has no light.")
 
 
+def _crash(frame, config, calibs):
+    raise ValueError("no light\n  in amplifier A")
+
+
 STEPS = {
     step.name: step
     for step in (
@@ -54,6 +59,7 @@ STEPS = {
         IsrStep(name="assemble", summary="", level="amplifier", apply=_assemble, assembles=True),
         IsrStep(name="late", summary="", level="detector", apply=lambda f, c, k: f, after=("add",)),
         IsrStep(name="broken", summary="", level="detector", apply=_break),
+        IsrStep(name="crash", summary="", level="detector", apply=_crash),
     )
 }
 
@@ -91,6 +97,13 @@ def test_a_step_that_is_off_is_skipped_and_said() -> None:
 def test_an_error_names_the_step() -> None:
     with pytest.raises(DataError, match="Step broken: amplifier A has no light"):
         run("assemble", "broken")
+
+
+def test_a_step_that_crashes_is_named_in_one_line() -> None:
+    with pytest.raises(PluginError) as caught:
+        run("assemble", "crash")
+    assert caught.value.message == "Step crash broke: ValueError: no light in amplifier A."
+    assert "-c isr:do_crash=False" in caught.value.next_step
 
 
 @pytest.mark.parametrize(
