@@ -21,6 +21,7 @@ TABLE: dict[str, tuple[str, str]] = {
     "query": ("cpplug.cli.query:query", "Look up exposures, products, runs and checks."),
     "collections": ("cpplug.cli.repository:collections", "Show collections as a tree."),
     "chain": ("cpplug.cli.repository:chain", "Change a chain of collections."),
+    "tag": ("cpplug.cli.repository:tag", "Put products into a collection by hand."),
     "run": ("cpplug.cli.run:run", "Build a calibration from exposures."),
     "verify": ("cpplug.cli.run:verify", "Test a calibration on exposures."),
     "isr": ("cpplug.cli.isr:isr", "Correct one exposure with a named chain."),

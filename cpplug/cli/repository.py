@@ -234,6 +234,26 @@ def chain(state: State, parent: str, children: tuple[str, ...], mode: str, forma
     emit_table([{"child": name} for name in names], ["child"], format, title=parent)
 
 
+@click.command()
+@click.argument("collection")
+@click.argument("products", nargs=-1, required=True)
+@click.option("--remove", is_flag=True, help="Take them out instead.")
+@click.pass_obj
+def tag(state: State, collection: str, products: tuple[str, ...], remove: bool) -> None:
+    """Put PRODUCTS (ids, or the beginnings of checksums) into the TAGGED collection COLLECTION.
+
+    It is made if it is missing. A tagged product serves every date, as one in a RUN does.
+    """
+    with state.repository() as repo:
+        ids = [repo.dataset(product).id for product in products]
+        if remove:
+            repo.untag(collection, ids)
+        else:
+            repo.tag(collection, ids)
+    click.echo(f"{'Took' if remove else 'Put'} {len(ids)} {'out of' if remove else 'into'} "
+               f"{collection}.", err=True)  # fmt: skip
+
+
 @click.command("remove-run")
 @click.argument("name")
 @click.option("--decertify", is_flag=True, help="Also end the validity of what it certified.")
