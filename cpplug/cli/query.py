@@ -173,7 +173,7 @@ def products(
                 "physical_filter": row.data_id.physical_filter,
                 "run": row.run,
                 "collection": row.collection,
-                "created": format_time(row.created),
+                "created": format_time(row.created, "utc"),
                 "sha256": row.sha256,
                 "path": str(repo.root / row.path),
             }

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from cpplug.api import times
-from cpplug.api.errors import CpplugError, PluginError, UnitsFailed
+from cpplug.api.errors import CpplugError, PluginError, RepositoryError, UnitsFailed
 from cpplug.api.events import (
     ConfigResolved,
     Event,
@@ -249,6 +249,9 @@ class Driver:
                 self._note(done, len(todo))
                 if not done.error:
                     measured[done.unit] = dict(done.measured)
+                elif done.exit_code == RepositoryError.exit_code:
+                    # A full disk is not the exposure's fault: no master without it.
+                    raise RepositoryError(done.error, done.next_step)
                 elif self.options.fail_fast:
                     raise UnitsFailed(
                         f"{done.unit}: {done.error}",

@@ -316,3 +316,23 @@ def test_a_mixture_of_binnings_is_refused(runs):
     ingest(runs.repo, runs.toy.catalog(), [path], instrument="toy")
     with pytest.raises(DataError, match="6 binned 1x1, 1 binned 2x2"):
         runs.driver()
+
+
+def test_a_full_disk_is_no_failed_exposure(toy, monkeypatch) -> None:
+    """Frames that a full disk took must not be missing from a master."""
+    from cpplug.engine import frames
+
+    repo, ids = toy.repository(20)
+    real = frames.write_frame
+
+    def full_once(stem, exposure):
+        if stem.name == str(ids[3]):
+            raise RepositoryError("Scratch is full.", "Free space.")
+        real(stem, exposure)
+
+    monkeypatch.setattr(frames, "write_frame", full_once)
+    catalog = toy.catalog()
+    prepared = make_plan(repo, catalog, Request(calibration="toymean", instrument="toy"))
+    with pytest.raises(RepositoryError, match="Scratch is full"):
+        Driver(repo, catalog, prepared, RunOptions(output="u/me/full"), []).carry_out()
+    assert repo.datasets("toymean") == []
