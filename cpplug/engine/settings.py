@@ -37,7 +37,9 @@ class StackConfig(Config, frozen=True):
     ] = 5
     no_good_pixels_mask: Annotated[str, doc("plane set where no input was usable")] = "BAD"
     censor_mask_planes: Annotated[bool, doc("keep only that plane in the product")] = True
-    memory: Annotated[float, positive, doc("memory for row blocks of the whole run, MB")] = 512.0
+    memory: Annotated[
+        float, positive, doc("memory for the combined image and the row blocks together, MB")
+    ] = 512.0
 
 
 class Names(Protocol):

@@ -47,7 +47,7 @@ Scale = float | Mapping[str, float]
 def rows_per_block(n: int, columns: int, budget_mb: float, workers: int) -> int:
     """Return how many rows of ``n`` frames fit one worker's share of the budget; at least 1.
 
-    A pixel of a block costs its float32 value twice (input and the combiner's copy) and its mask.
+    A pixel of a block costs at most 10 bytes: its float32 value, its variance and its mask.
     """
     share = budget_mb * 1e6 / max(workers, 1)
     return max(1, int(share // (n * columns * 10)))
